@@ -1,0 +1,68 @@
+"""The divergence loss, which keeps the two branches of a dual-branch layer aligned while one of them learns.
+
+Pure maths on hidden states: which layers, which tokens and how it joins the training loss is decided elsewhere.
+Source: arXiv 2501.10979, section 3.3, in the form of the authors' code (smooth-L1 of the cosine distance).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cosine(hp: Tensor, he: Tensor) -> Tensor:
+    """Return smooth-L1 of ``relu(1 - cos(hp, he))`` per token: (..., H), (..., H) -> (...)."""
+    distance = F.relu(1 - F.cosine_similarity(hp.float(), he.float(), dim=-1))
+    return F.smooth_l1_loss(distance, torch.zeros_like(distance), reduction="none")
+
+
+def mse(hp: Tensor, he: Tensor) -> Tensor:
+    """Return the squared distance, averaged over H, per token: (..., H), (..., H) -> (...)."""
+    return (hp.float() - he.float()).square().mean(dim=-1)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine, "mse": mse}
+
+OWN_WEIGHT = -1.0
+"""The published `interpolation_loss_alpha` that stands for the layer's own interpolation weight."""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Which divergence loss to compute, and how much of it.
+
+    Args:
+        loss: One of `LOSSES`.
+        weight: Factor alpha of the loss; `OWN_WEIGHT` (-1) weighs each token by its interpolation weight.
+    """
+
+    loss: str = "mse"
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ValueError(f"divergence.loss: {self.loss!r} is not one of {', '.join(LOSSES)}")
+        if self.weight < 0 and self.weight != OWN_WEIGHT:
+            raise ValueError(f"divergence.weight: {self.weight} is neither >= 0 nor {OWN_WEIGHT:g}")
+
+    def __call__(self, hp: Tensor, he: Tensor, interpolation_weight: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the loss of one layer.
+
+        Args:
+            hp: Output of the pretrained branch, (B, T, H).
+            he: Output of the expanded branch, (B, T, H).
+            interpolation_weight: Share of the expanded branch, broadcastable to (B, T, 1).
+            mask: Tokens that count, (B, T); all of them by default.
+
+        Returns:
+            The mean of ``alpha * loss`` over the tokens that count, a scalar.
+        """
+        loss = LOSSES[self.loss](hp, he)  # (B, T)
+        alpha = interpolation_weight.squeeze(-1) if self.weight == OWN_WEIGHT else self.weight
+        loss = alpha * loss
+        if mask is None:
+            return loss.mean()
+        mask = mask.to(loss.dtype)
+        return (loss * mask).sum() / mask.sum()

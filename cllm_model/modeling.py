@@ -1,0 +1,294 @@
+"""The Control LLM model for Hugging Face transformers: maths only.
+
+Some decoder layers are dual-branch: the frozen pretrained layer and a trainable copy of it read the same input, and an
+interpolator blends their outputs (arXiv 2501.10979, section 3). Knows nothing of weight names in files, of losses or
+of vLLM. Shapes: B sequences, T tokens, H hidden size, V vocabulary.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils.generic import can_return_tuple
+
+from cllm_model.config import ControlLLMConfig
+from cllm_model.families import FAMILIES
+from cllm_model.interpolators import Interpolator, build_interpolator
+from cllm_model.scale import TRAINED_SCALE, check_scale
+
+
+class Branches(NamedTuple):
+    """What the two branches of one dual-branch layer gave in one forward pass.
+
+    Attributes:
+        pretrained: Output of the pretrained layer, (B, T, H).
+        expanded: Output of the expanded layer, (B, T, H).
+        weight: Interpolation weight of the expanded layer, broadcastable to (B, T, 1).
+    """
+
+    pretrained: Tensor
+    expanded: Tensor
+    weight: Tensor
+
+
+class DualBranchLayer(nn.Module):
+    """A decoder layer with two branches and the interpolator that blends them.
+
+    Args:
+        config: The model's configuration.
+        layer_idx: The layer's index; both branches are built with it, for families look up their layer type by it.
+        cache_idx: Index of the cache layer that holds the expanded branch's keys and values.
+    """
+
+    def __init__(self, config: ControlLLMConfig, layer_idx: int, cache_idx: int) -> None:
+        super().__init__()
+        decoder_layer = FAMILIES[config.base_model_type].decoder_layer
+        dual = config.dual
+        self.pretrained_layer = decoder_layer(config, layer_idx)
+        expanded_layer = decoder_layer(config, layer_idx)
+        expanded_layer.self_attn.layer_idx = cache_idx
+        self.expanded_layer = expanded_layer
+        self.interpolator = build_interpolator(dual.merge_method, config.hidden_size, dual.interpolation_factor)
+
+    def forward(self, hidden_states: Tensor, scale: Tensor, **kwargs: Any) -> tuple[Tensor, Branches]:
+        """Return the blended output, (B, T, H), and the branches' own; `scale` broadcasts to (B, T, 1)."""
+        pretrained = self.pretrained_layer(hidden_states, **kwargs)
+        expanded = self.expanded_layer(hidden_states, **kwargs)
+        merged = self.interpolator(hidden_states, pretrained, expanded, scale)
+        return merged, Branches(pretrained, expanded, self.interpolator.weight(hidden_states, pretrained, expanded))
+
+
+class ControlLLMPreTrainedModel(PreTrainedModel):
+    """What transformers needs to know of any Control LLM model."""
+
+    config: ControlLLMConfig
+    config_class = ControlLLMConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["DualBranchLayer", *(family.decoder_layer.__name__ for family in FAMILIES.values())]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, Interpolator):
+            module.reset_parameters()
+
+
+class ControlLLMModel(ControlLLMPreTrainedModel):
+    """The backbone: embeddings, plain and dual-branch decoder layers, final norm.
+
+    Attributes:
+        control_scale: Scale used where a call gives none: a float, or a (B,) tensor with a scale for each sequence.
+        keep_branches: Keep what the branches gave in `branches`, with its gradient.
+        branches: Layer index -> branches of the last forward pass, if `keep_branches`.
+    """
+
+    def __init__(self, config: ControlLLMConfig) -> None:
+        super().__init__(config)
+        family = FAMILIES[config.base_model_type]
+        expanded = config.dual.expanded_layers
+        layers = config.num_hidden_layers
+        # the expanded branch j of the model keeps its keys and values behind those of all layers
+        cache_idx = {layer: layers + j for j, layer in enumerate(expanded)}
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.layers = nn.ModuleList(
+            DualBranchLayer(config, i, cache_idx[i]) if i in cache_idx else family.decoder_layer(config, i)
+            for i in range(layers)
+        )
+        self.norm = family.norm(config.hidden_size, eps=config.rms_norm_eps)
+        self.rotary_emb = family.rotary_embedding(config=config)
+        self.control_scale: float | Tensor = TRAINED_SCALE
+        self.keep_branches = False
+        self.branches: dict[int, Branches] = {}
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        control_scale: float | Tensor | None = None,
+        output_hidden_states: bool = False,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Return the hidden states after the final norm, (B, T, H).
+
+        Args:
+            input_ids: Tokens, (B, T); or give `inputs_embeds`, (B, T, H).
+            attention_mask: 1 where there is a token, (B, T so far).
+            position_ids: Positions, (B, T).
+            past_key_values: Keys and values of earlier tokens. They belong to the scale they were computed with.
+            inputs_embeds: Embedded tokens, (B, T, H).
+            use_cache: Return keys and values for the next call.
+            control_scale: One scale, or a (B,) tensor; `self.control_scale` by default.
+            output_hidden_states: Also return the input of each layer and the final output.
+            kwargs: Passed on to the attention implementation.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        if kwargs.pop("output_attentions", None):
+            raise ValueError("output_attentions: not supported; a dual-branch layer has two attention maps")
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        scale = self._scale(self.control_scale if control_scale is None else control_scale, inputs_embeds)
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        if past_key_values is not None:
+            self._add_expanded_layers(past_key_values)
+        if position_ids is None:
+            seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+            position_ids = torch.arange(seen, seen + inputs_embeds.shape[1], device=inputs_embeds.device)[None]
+
+        kwargs |= {
+            "attention_mask": create_causal_mask(
+                config=self.config,
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                past_key_values=past_key_values,
+                position_ids=position_ids,
+            ),
+            "position_embeddings": self.rotary_emb(inputs_embeds, position_ids=position_ids),
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
+            "use_cache": use_cache,
+        }
+        hidden_states = inputs_embeds  # (B, T, H)
+        all_hidden_states: list[Tensor] = []
+        self.branches = {}
+        for i, layer in enumerate(self.layers):
+            all_hidden_states.append(hidden_states)
+            if isinstance(layer, DualBranchLayer):
+                hidden_states, branches = layer(hidden_states, scale, **kwargs)
+                if self.keep_branches:
+                    self.branches[i] = branches
+            else:
+                hidden_states = layer(hidden_states, **kwargs)
+        hidden_states = self.norm(hidden_states)
+        return BaseModelOutputWithPast(
+            last_hidden_state=hidden_states,
+            past_key_values=past_key_values,
+            hidden_states=(*all_hidden_states, hidden_states) if output_hidden_states else None,  # type: ignore[arg-type]
+        )
+
+    def _scale(self, value: float | Tensor, like: Tensor) -> Tensor:
+        """Return the scale as a tensor that broadcasts to (B, T, 1)."""
+        if not isinstance(value, Tensor):
+            return torch.tensor(check_scale(value), dtype=like.dtype, device=like.device)
+        if value.shape != like.shape[:1]:
+            raise ValueError(f"control_scale: shape {tuple(value.shape)} is not the batch's ({like.shape[0]},)")
+        return value.to(like)[:, None, None]
+
+    def _add_expanded_layers(self, cache: Cache) -> None:
+        """Append the cache layers of the expanded branches: transformers sizes caches from the config's layers."""
+        if not isinstance(cache, DynamicCache) or cache.offloading:
+            raise ValueError(
+                f"past_key_values: {type(cache).__name__}{' (offloaded)' if cache.offloading else ''} has no room for "
+                "the expanded branches; allowed: DynamicCache"
+            )
+        expanded = self.config.dual.expanded_layers
+        wanted = self.config.num_hidden_layers + len(expanded)
+        if len(cache.layers) < wanted:
+            template = DynamicCache(config=self.config).layers
+            del cache.layers[len(template) :]
+            cache.layers.extend(type(template[i])() for i in expanded)
+
+
+class ControlLLMForCausalLM(ControlLLMPreTrainedModel, GenerationMixin):
+    """The model with its language-modelling head.
+
+    Args:
+        config: The model's configuration.
+        control_scale: Scale used where a call gives none; 0 is the base model, 1 the model as trained.
+    """
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: ControlLLMConfig, control_scale: float = TRAINED_SCALE) -> None:
+        super().__init__(config)
+        self.model = ControlLLMModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.control_scale = control_scale
+        self.post_init()
+
+    @property
+    def control_scale(self) -> float | Tensor:
+        """The scale used where a call gives none: a float, or a (B,) tensor."""
+        return self.model.control_scale
+
+    @control_scale.setter
+    def control_scale(self, value: float | Tensor) -> None:
+        self.model.control_scale = value if isinstance(value, Tensor) else check_scale(value)
+
+    def freeze_pretrained(self) -> None:
+        """Leave only the expanded layers and the interpolators trainable."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+        for layer in self.model.layers:
+            if isinstance(layer, DualBranchLayer):
+                layer.expanded_layer.requires_grad_(True)
+                layer.interpolator.requires_grad_(True)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        control_scale: float | Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Return the logits, (B, T, V), and the cross entropy if `labels` are given.
+
+        Args:
+            input_ids: Tokens, (B, T).
+            attention_mask: 1 where there is a token, (B, T so far).
+            position_ids: Positions, (B, T).
+            past_key_values: Keys and values of earlier tokens.
+            inputs_embeds: Embedded tokens, (B, T, H).
+            labels: Tokens to predict, (B, T); -100 is not counted.
+            use_cache: Return keys and values for the next call.
+            control_scale: One scale, or a (B,) tensor with a scale for each sequence.
+            logits_to_keep: Number of last positions to compute logits for, 0 for all; or their indices.
+            kwargs: Passed on to the backbone and the loss.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            control_scale=control_scale,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept, :])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+        )

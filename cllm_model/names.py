@@ -1,0 +1,40 @@
+"""The one table of tensor names: published checkpoint <-> modules here.
+
+Base-family tensors carry the same name in both places. Only the interpolator differs: checkpoints keep its tensors
+directly under ``model.layers.{i}.``, our modules keep them in ``model.layers.{i}.interpolator.``. Knows no tensor
+shapes and reads no files.
+"""
+
+import re
+
+INTERPOLATOR_NAMES = {
+    "interpolation_factor": "interpolator.factor",
+    "interp_weight.fc": "interpolator.fc",
+}
+"""Name under ``model.layers.{i}.`` in a checkpoint -> name of the same tensor (or its module) here."""
+
+# The layer's number must stand directly before the name: a branch may have a tensor of that name deeper down.
+RENAMINGS = [
+    (rf"(layers\.\d+)\.{re.escape(checkpoint)}", rf"\1.{module}") for checkpoint, module in INTERPOLATOR_NAMES.items()
+]
+"""The table as (pattern, replacement) from checkpoint to module; transformers reverses them itself to save."""
+
+_REVERSED = [
+    (rf"(layers\.\d+)\.{re.escape(module)}", rf"\1.{checkpoint}") for checkpoint, module in INTERPOLATOR_NAMES.items()
+]
+
+
+def to_module(name: str) -> str:
+    """Return the module name of a checkpoint tensor."""
+    return _rename(name, RENAMINGS)
+
+
+def to_checkpoint(name: str) -> str:
+    """Return the checkpoint name of a module tensor; the inverse of `to_module`."""
+    return _rename(name, _REVERSED)
+
+
+def _rename(name: str, rules: list[tuple[str, str]]) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
