@@ -39,7 +39,7 @@ class Interpolator(nn.Module):
             x: Input of the layer, (..., H).
             hp: Output of the pretrained branch, (..., H).
             he: Output of the expanded branch, (..., H).
-            scale: Control scale, broadcastable to (..., 1).
+            scale: Control scale, fp32, broadcastable to (..., 1).
 
         Returns:
             ``hp + scale * (merged - hp)``, (..., H).
@@ -103,6 +103,7 @@ def blend(hp: Tensor, he: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """Return ``(1 - a) * hp + a * he`` with ``a = scale * weight``, and ``hp`` itself where the scale is 0.
 
     Scale 0 is selected, not multiplied out, so that the base model is exact whatever the expanded branch holds.
+    The blend is computed in the wider type of scale and hidden states, and rounded once, to that of `hp`.
     """
     a = scale * weight
-    return torch.where(scale == 0, hp, (1 - a) * hp + a * he)
+    return torch.where(scale == 0, hp, (1 - a) * hp + a * he).to(hp.dtype)

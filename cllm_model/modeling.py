@@ -186,12 +186,12 @@ class ControlLLMModel(ControlLLMPreTrainedModel):
         )
 
     def _scale(self, value: float | Tensor, like: Tensor) -> Tensor:
-        """Return the scale as a tensor that broadcasts to (B, T, 1)."""
+        """Return the scale as an fp32 tensor that broadcasts to (B, T, 1)."""
         if not isinstance(value, Tensor):
-            return torch.tensor(check_scale(value), dtype=like.dtype, device=like.device)
+            return torch.full((1, 1, 1), check_scale(value), dtype=torch.float32, device=like.device)
         if value.shape != like.shape[:1]:
             raise ValueError(f"control_scale: shape {tuple(value.shape)} is not the batch's ({like.shape[0]},)")
-        return value.to(like)[:, None, None]
+        return value.to(like.device, torch.float32)[:, None, None]
 
     def _add_expanded_layers(self, cache: Cache) -> None:
         """Append the cache layers of the expanded branches: transformers sizes caches from the config's layers."""

@@ -115,7 +115,10 @@ def test_missing_directory_config_and_weights(dual, tmp_path):
         ({"expansion": None}, "expansion: missing"),
         ({"expansion": {"merge_method": "dlerp"}}, "expansion.expanded_layers: missing"),
         ({"expansion": {"expanded_layers": [9], "merge_method": "dlerp"}}, "9 is out of range"),
-        ({"expansion": {"expanded_layers": [1], "merge_method": "max"}}, "merge_method: 'max' is not one of lerp, dlerp"),
+        (
+            {"expansion": {"expanded_layers": [1], "merge_method": "max"}},
+            "merge_method: 'max' is not one of lerp, dlerp",
+        ),
         ({"expansion": {"expanded_layers": [1], "merge_method": "lerp", "gate": 1}}, "expansion.gate: unknown field"),
     ],
 )

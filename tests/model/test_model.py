@@ -40,6 +40,15 @@ def test_scale_0_is_the_base_bit_for_bit(trained, base, method):
     assert generate(model, control_scale=0.0).tolist() == generate(base).tolist()
 
 
+def test_bf16_rounds_once_and_keeps_the_base(trained, base):
+    model, base = trained().bfloat16(), base.bfloat16()
+    with torch.inference_mode():
+        assert torch.equal(model(PROMPT, control_scale=0.0).logits, base(PROMPT).logits)
+        logits = model(PROMPT, control_scale=0.3).logits
+    assert logits.dtype is torch.bfloat16
+    assert logits.isfinite().all()
+
+
 def test_scale_0_ignores_what_the_expanded_branch_holds(trained, base):
     model = trained("lerp")
     for layer in model.model.layers:
