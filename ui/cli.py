@@ -1,0 +1,59 @@
+"""`cllm ui`: serve the comparison page for a running server.
+
+Thin: reads options, checks the port, hands over. Gradio is imported only after that, so `--help` is instant.
+"""
+
+import logging
+import socket
+from typing import Annotated
+
+import typer
+
+from ui.settings import API_KEY_VARIABLE, Settings
+
+_DEFAULT = Settings(api_key="")
+
+
+def ui(
+    api_url: Annotated[
+        str, typer.Option(envvar="CLLM_API_URL", help="OpenAI-compatible address of the server, with /v1.")
+    ] = _DEFAULT.api_url,
+    port: Annotated[
+        int, typer.Option(envvar="CLLM_UI_PORT", min=1, max=65535, help="Port of the page.")
+    ] = _DEFAULT.port,
+    host: Annotated[str, typer.Option(envvar="CLLM_UI_HOST", help="Address that the page listens on.")] = _DEFAULT.host,
+    temperature: Annotated[
+        float, typer.Option(envvar="CLLM_UI_TEMPERATURE", min=0, max=2, help="Temperature of both panes.")
+    ] = _DEFAULT.temperature,
+    max_tokens: Annotated[
+        int, typer.Option(envvar="CLLM_UI_MAX_TOKENS", min=1, help="Longest answer of a pane.")
+    ] = _DEFAULT.max_tokens,
+) -> None:
+    """Compare the base and the controlled model side by side in a browser."""
+    for chatty in ("httpx", "httpx2"):  # one line per request, and the page asks often
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        settings = Settings(api_url, host, port, temperature, max_tokens)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error} (a key goes into {API_KEY_VARIABLE})") from error
+    if problem := port_problem(host, port, "--port"):
+        typer.echo(problem, err=True)
+        raise typer.Exit(2)
+
+    from ui.app import serve
+
+    typer.echo(f"The page is at http://{host}:{port} and asks {settings.api_url} (Ctrl-C ends it).")
+    serve(settings)
+
+
+def port_problem(host: str, port: int, option: str) -> str | None:
+    """Why `host:port` cannot be listened on, naming the option to change."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = error.strerror or error
+            return f"Port {port} on {host} cannot be used ({reason}): choose another with {option}."
+    return None
