@@ -1,0 +1,88 @@
+"""The dial inside an engine: which control scale each row of the batch has.
+
+`Dial` holds the scale of every request slot and spreads it over the tokens of a forward pass; `ScaleTap` keeps the
+slots up to date. The tap is a logits processor that changes no logits: vLLM's V1 model runner tells logits processors
+which requests entered, left or moved in its batch, and does so before the forward pass of the step. Tap and model find
+their common dial in the engine's own configuration, so engines that live in one process never share one.
+Knows no layers and no model. Nothing here raises while an engine runs: that would end the engine.
+"""
+
+import torch
+from torch import Tensor
+from vllm.config import VllmConfig
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
+
+from cllm_model.scale import TRAINED_SCALE
+from cllm_model.vllm.request import marked_scale
+
+TAP = "cllm_model.vllm.dial:ScaleTap"
+"""The tap's name for vLLM's option `logits_processors`."""
+
+_KEY = "control_llm.dial"
+
+
+class Dial:
+    """Control scales of one engine: by request slot, and spread over the rows of a forward pass.
+
+    Args:
+        max_requests: Most requests in a batch.
+        max_tokens: Most tokens in a batch.
+    """
+
+    def __init__(self, max_requests: int, max_tokens: int) -> None:
+        self.slots = torch.full((max_requests,), TRAINED_SCALE)
+        self._rows = torch.full((max_tokens,), TRAINED_SCALE)
+
+    @classmethod
+    def of(cls, vllm_config: VllmConfig) -> "Dial":
+        """Return the dial of the engine that this configuration belongs to, made on first use."""
+        shared = vllm_config.compilation_config.static_forward_context
+        if _KEY not in shared:
+            limits = vllm_config.scheduler_config
+            shared[_KEY] = cls(limits.max_num_seqs, limits.max_num_batched_tokens)
+        return shared[_KEY]
+
+    def rows(self, query_start_loc: Tensor | None, num_tokens: int) -> Tensor:
+        """Return the scale of each row of a forward pass, (num_tokens,), always in the same memory.
+
+        Args:
+            query_start_loc: First row of each request, and the row after the last one, (requests + 1,);
+                None in a dummy run, which has no requests.
+            num_tokens: Rows in the pass; rows after the last request are padding.
+        """
+        rows = self._rows[:num_tokens]
+        rows.fill_(TRAINED_SCALE)
+        if query_start_loc is not None:
+            scales = self.slots[: len(query_start_loc) - 1].repeat_interleave(query_start_loc.diff())
+            rows[: len(scales)] = scales
+        return rows
+
+
+class ScaleTap(LogitsProcessor):
+    """Copies each request's scale into the slot that the request has in the batch; leaves the logits alone."""
+
+    def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
+        self._slots = Dial.of(vllm_config).slots
+
+    def is_argmax_invariant(self) -> bool:
+        """Return True: the logits are not touched."""
+        return True
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """Return the logits as they are."""
+        return logits
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """Follow the batch: requests that left, entered (again, after preemption) and moved, in this order."""
+        if batch_update is None:
+            return
+        for index in batch_update.removed:
+            self._slots[index] = TRAINED_SCALE
+        for index, params, _, _ in batch_update.added:
+            self._slots[index] = marked_scale(params.extra_args)
+        for source, target, direction in batch_update.moved:
+            if direction is MoveDirectionality.SWAP:
+                self._slots[[source, target]] = self._slots[[target, source]]
+            else:
+                self._slots[target] = self._slots[source]
+                self._slots[source] = TRAINED_SCALE

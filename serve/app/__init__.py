@@ -1,0 +1,1 @@
+"""What is added to vLLM's server. Runs in the server's process, where vllm is imported already."""

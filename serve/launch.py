@@ -1,0 +1,100 @@
+"""Starts vLLM's OpenAI server in this process, with our engine client and our routes, and waits for its end.
+
+The parts are vLLM's own: `build_async_engine_client` and `build_and_serve`. What is ours is wrapped around the engine
+client (`serve.app.engine`) and added to the routes (`serve.app.plugin`). Imports vllm when called.
+"""
+
+import os
+import signal
+from argparse import Namespace
+from importlib.metadata import distributions
+
+from serve.preflight import Checkpoint
+from serve.settings import Settings
+
+_ALLOW_LIST = "VLLM_PLUGINS"
+_OURS = ("control_llm", "control_llm_server")
+_ENDPOINT_GROUP = "vllm.endpoint_plugins"
+
+
+class EngineDied(RuntimeError):
+    """The engine ended although nobody asked it to."""
+
+
+def end_on_signals() -> None:
+    """Let SIGINT and SIGTERM end the process with code 0 from here on; a running server has handlers of its own."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+
+
+def _end(*_: object) -> None:
+    raise SystemExit(0)
+
+
+def prepare(settings: Settings, options: list[str]) -> Namespace:
+    """Return vLLM's arguments, after every check that vLLM can do without starting an engine.
+
+    Args:
+        settings: What our own options say.
+        options: vLLM's options, as on a command line.
+
+    Raises:
+        ValueError: An option is refused.
+        SystemExit: vLLM's parser refuses the command line; the code is 2.
+    """
+    allow_plugins()
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM would tell its makers about this machine
+    from cllm_model.vllm import register
+    from serve.options import check_engine, parse
+
+    register()
+    args = parse(settings, options)
+    check_engine(args)
+    return args
+
+
+def allow_plugins() -> None:
+    """Add our plugins to vLLM's allow-list, which endpoint plugins need, and keep out none that would be loaded."""
+    allowed = os.environ.get(_ALLOW_LIST)
+    if allowed is None:
+        plugins = [plugin for distribution in distributions() for plugin in distribution.entry_points]
+        others = {plugin.name for plugin in plugins if _loaded_unasked(plugin.group)}
+    else:
+        others = set(allowed.split(","))
+    os.environ[_ALLOW_LIST] = ",".join(sorted(others | set(_OURS)))
+
+
+def _loaded_unasked(group: str) -> bool:
+    return group.startswith("vllm.") and group != _ENDPOINT_GROUP
+
+
+def run(settings: Settings, checkpoint: Checkpoint, args: Namespace) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        EngineDied: The engine ended by itself.
+    """
+    import uvloop
+
+    from cllm_model.vllm.request import engine_mark
+
+    engine_mark()
+    uvloop.run(_serve(settings, checkpoint, args))
+
+
+async def _serve(settings: Settings, checkpoint: Checkpoint, args: Namespace) -> None:
+    from vllm.entrypoints.launchers.api_server.entry import build_and_serve, build_async_engine_client
+    from vllm.entrypoints.launchers.launcher import setup_server
+
+    from serve.app.engine import ControlEngine
+
+    address, sock = setup_server(args, reuse_port=False)
+    try:
+        async with build_async_engine_client(args) as engine:
+            client = ControlEngine(engine, settings, checkpoint)
+            closing = await build_and_serve(client, address, sock, args)  # type: ignore[arg-type]
+        await closing
+    finally:
+        sock.close()
+    if not client.was_shut_down:
+        raise EngineDied("the engine ended by itself; its log says why")

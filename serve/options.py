@@ -1,0 +1,121 @@
+"""vLLM's own options on the command line of `cllm serve`: parsed by vLLM, with our defaults and refusals.
+
+An option is honoured or refused, never ignored. Imports vllm, so it is imported late.
+"""
+
+from argparse import Namespace
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.entrypoints.launchers.launcher import validate_api_server_args
+from vllm.platforms import current_platform
+from vllm.usage.usage_lib import UsageContext
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+from cllm_model.vllm.dial import TAP
+from cllm_model.vllm.limits import refuse_unsupported
+from serve.preflight import check_compiler
+from serve.settings import CpuDefaults, Settings
+
+_OWN = {
+    "model_tag": "MODEL, which is given once",
+    "model": "MODEL",
+    "served_model_name": "--name",
+    "host": "--host",
+    "port": "--port",
+}
+_REFUSED = {
+    "headless": "this server has one process for the API",
+    "api_server_count": "this server has one process for the API",
+    "grpc": "this server speaks HTTP",
+    "grpc_port": "this server speaks HTTP",
+    "uds": "this server listens on --host and --port",
+    "data_parallel_size": "one engine is served",
+    "data_parallel_rank": "one engine is served",
+    "data_parallel_start_rank": "one engine is served",
+    "data_parallel_external_lb": "one engine is served",
+    "data_parallel_hybrid_lb": "one engine is served",
+    "data_parallel_multi_port_external_lb": "one engine is served",
+    "enable_dbo": "micro-batches would not split the control scales",
+    "enable_lora": "adapter names do not match the two branches",
+    "lora_modules": "adapter names do not match the two branches",
+    "speculative_config": "it drops the logits processor that carries the control scale",
+    "kv_transfer_config": "moving KV blocks of two branches is untested",
+}
+
+
+def parse(settings: Settings, options: list[str]) -> Namespace:
+    """Return vLLM's arguments for this server; vLLM's parser ends the process with code 2 on unknown options.
+
+    Args:
+        settings: What our own options say.
+        options: The rest of the command line.
+
+    Raises:
+        ValueError: An option has a value that is not allowed, or does not work with this server.
+    """
+    parser = make_arg_parser(FlexibleArgumentParser(prog="cllm serve MODEL", add_help=False))
+    _set_defaults(parser)
+    args = parser.parse_args(options)
+    _refuse(parser, args)
+    args.model = args.model_tag = str(settings.model)
+    args.served_model_name = settings.ids.listed
+    args.host, args.port = settings.host, settings.port
+    args.logits_processors = [*(args.logits_processors or []), TAP]
+    _settle(parser, args)
+    try:
+        validate_parsed_serve_args(args)
+        validate_api_server_args(args)
+    except (TypeError, KeyError) as error:
+        raise ValueError(error.args[0]) from error
+    return args
+
+
+def check_engine(args: Namespace) -> None:
+    """Check the configuration that the engine will be started with.
+
+    Raises:
+        ValueError: vLLM or this runtime refuses it.
+    """
+    config = AsyncEngineArgs.from_cli_args(args).create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    refuse_unsupported(config)
+    if config.model_config.runner_type != "generate":
+        raise ValueError(f"--runner: {config.model_config.runner_type!r} is not supported; allowed: generate")
+    if current_platform.is_cpu():
+        _check_head_size(config.model_config.get_head_size())
+        if not config.model_config.enforce_eager:
+            check_compiler()
+
+
+def _check_head_size(size: int) -> None:
+    allowed = CPUAttentionBackend.get_supported_head_sizes()
+    if size not in allowed:
+        raise ValueError(f"head_dim: {size} is not supported by vLLM on a CPU; allowed: {', '.join(map(str, allowed))}")
+
+
+def _set_defaults(parser: FlexibleArgumentParser) -> None:
+    parser.set_defaults(enforce_eager=None)
+    if current_platform.is_cpu():
+        parser.set_defaults(block_size=CpuDefaults.block_size, kv_cache_memory_bytes=CpuDefaults.kv_cache_memory_bytes)
+
+
+def _refuse(parser: FlexibleArgumentParser, args: Namespace) -> None:
+    given = {name for name in vars(args) if _is_given(parser, args, name)}
+    for name in sorted(given & _OWN.keys()):
+        raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)!r} is given by {_OWN[name]} here")
+    for name in sorted(given & _REFUSED.keys()):
+        raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)!r} is not supported: {_REFUSED[name]}")
+
+
+def _settle(parser: FlexibleArgumentParser, args: Namespace) -> None:
+    """Let our defaults give way to options that mean the same thing by another name."""
+    if args.enforce_eager is None:
+        wants_compiled = any(_is_given(parser, args, name) for name in ("optimization_level", "compilation_config"))
+        args.enforce_eager = current_platform.is_cpu() and CpuDefaults.enforce_eager and not wants_compiled
+    if _is_given(parser, args, "gpu_memory_utilization") and not _is_given(parser, args, "kv_cache_memory_bytes"):
+        args.kv_cache_memory_bytes = None
+
+
+def _is_given(parser: FlexibleArgumentParser, args: Namespace, name: str) -> bool:
+    return bool(getattr(args, name) != parser.get_default(name))

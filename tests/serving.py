@@ -1,0 +1,112 @@
+"""Real servers for tests: `cllm serve` in a process of its own, shared by all tests of the session that ask for it.
+
+A server costs about half a minute to start, so `shared` starts one per checkpoint and `stop_all` ends them; fixtures in
+several conftests may call both.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+START_S = 240
+STOP_S = 30
+DEMO = Path(__file__).parents[1] / "demo" / "model"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers."""
+
+    name: str
+    model: Path
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def root(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.root}/v1"
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "cllm", "serve", *map(str, arguments)]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment, without what in-process engines of other tests need."""
+    left_out = ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_PLUGINS", "CLLM_ENGINE_MARK")
+    kept = {name: value for name, value in os.environ.items() if name not in left_out}
+    return kept | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | changes
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(model: Path, name: str, *options: object) -> Server:
+    """Start a server and wait until it is ready."""
+    port = free_port()
+    log = Path(tempfile.mkdtemp(prefix="cllm-serve-")) / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command(model, "--name", name, "--port", port, "--kv-cache-memory-bytes", 2**27, *options),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            start_new_session=True,
+        )
+    server = Server(name, model, port, process, log)
+    deadline = time.monotonic() + START_S
+    while not _is_ready(server):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise RuntimeError(f"{' '.join(map(str, process.args))} did not become ready:\n{log.read_text()[-4000:]}")
+        time.sleep(0.5)
+    return server
+
+
+def _is_ready(server: Server) -> bool:
+    try:
+        return httpx.get(f"{server.root}/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def stop(server: Server) -> int:
+    """Ask a server to end, and return its exit code."""
+    server.process.send_signal(signal.SIGTERM)
+    try:
+        return server.process.wait(STOP_S)
+    finally:
+        server.process.kill()
+
+
+_shared: dict[Path, Server] = {}
+
+
+def shared(model: Path, name: str) -> Server:
+    """The session's server of a checkpoint."""
+    if model not in _shared:
+        _shared[model] = start(model, name)
+    return _shared[model]
+
+
+def stop_all() -> None:
+    """End the shared servers; each must end cleanly."""
+    codes = {name: stop(server) for name, server in _shared.items()}
+    _shared.clear()
+    assert not any(codes.values()), codes

@@ -1,0 +1,80 @@
+"""A whole run with a two-layer model: what it writes, and what it leaves when it fails."""
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import cllm_model  # noqa: F401 - registers the model
+from cllm_model.checkpoint import checkpoint_hash
+from training import report
+from training import run as run_module
+from training.recipe import load
+
+
+@pytest.fixture
+def finished(recipe_file: Path, tmp_path: Path) -> Path:
+    return run_module.run(load(recipe_file, [f"output={tmp_path / 'out'}"]))
+
+
+def test_run_writes_a_checkpoint_and_its_report(finished: Path, tree: dict[str, Any]) -> None:
+    out = finished.parent
+    assert sorted(path.name for path in out.iterdir()) == ["model", "report.json"]
+    plain = json.loads(finished.read_text())
+    assert plain["schema"] == 1
+    assert plain["checkpoint"] == checkpoint_hash(out / "model")
+    assert [(s["name"], s["kind"], s["prompts"]) for s in plain["skills"]] == [
+        ("compare", "original", 4),
+        ("letters", "original", 4),
+        ("capitals", "new", 4),
+    ]
+    for skill in plain["skills"]:
+        assert set(skill["scores"]) == {"base", "control", "full_fine_tuning"}
+    [example] = plain["examples"]
+    assert (example["prompt"], example["expected"]) == ("write apple in capitals", "APPLE")
+    assert set(example["answers"]) == {"base", "control", "full_fine_tuning"}
+    assert [layer["layer"] for layer in plain["training"]["layers"]] == [1]
+    curve = plain["training"]["loss_curve"]
+    assert [entry["step"] for entry in curve] == [2, 4]
+    assert {"divergence", "kl", "gate", "weight_new/1", "alignment_rehearsed/1"} <= set(curve[0])
+    assert plain["checks"]["base_at_scale_0"] == 0
+    assert report.read(finished).training.steps == 4
+    for file in (finished, *(out / "model").iterdir()):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o644
+
+    model = AutoModelForCausalLM.from_pretrained(out / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(out / "model")
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "count"}], add_generation_prompt=True, return_tensors="pt"
+    )["input_ids"]
+    assert torch.isfinite(model(input_ids=ids).logits).all()
+
+
+def test_same_seed_same_weights(recipe_file: Path, tmp_path: Path) -> None:
+    changes = ["baselines.full_fine_tuning=null", "rehearsal=null"]
+    hashes = {
+        checkpoint_hash(run_module.run(load(recipe_file, [*changes, f"output={tmp_path / name}"])).parent / "model")
+        for name in ("a", "b")
+    }
+    assert len(hashes) == 1
+
+
+def test_failed_run_leaves_nothing(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(run_module.report, "environment", fail)  # after the weights were written
+    changes = ["baselines.full_fine_tuning=null", "rehearsal=null"]
+    with pytest.raises(RuntimeError, match="disk full"):
+        run_module.run(load(recipe_file, [*changes, f"output={tmp_path / 'out'}"]))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_existing_model_is_refused_before_training(recipe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    with pytest.raises(ValueError, match="holds a model already"):
+        run_module.run(load(recipe_file, [f"output={tmp_path / 'out'}"]))

@@ -1,0 +1,74 @@
+"""The dial without an engine: slots follow the batch, rows follow the requests."""
+
+import torch
+from vllm import SamplingParams
+from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
+
+from cllm_model.vllm.dial import Dial, ScaleTap
+from cllm_model.vllm.request import mark
+
+ONE_WAY, SWAP = MoveDirectionality.UNIDIRECTIONAL, MoveDirectionality.SWAP
+
+
+class Config:
+    """What the dial reads of an engine's configuration."""
+
+    def __init__(self):
+        self.compilation_config = type("", (), {"static_forward_context": {}})()
+        self.scheduler_config = type("", (), {"max_num_seqs": 4, "max_num_batched_tokens": 16})()
+
+
+def tap_of(config):
+    return ScaleTap(config, torch.device("cpu"), False)
+
+
+def update(removed=(), added=(), moved=()):
+    requests = [(i, SamplingParams(extra_args=args), None, []) for i, args in added]
+    return BatchUpdate(4, list(removed), requests, list(moved))
+
+
+def slots(config):
+    return [round(scale, 4) for scale in Dial.of(config).slots.tolist()]
+
+
+def test_slots_follow_the_batch():
+    config = Config()
+    tap = tap_of(config)
+    tap.update_state(None)
+    assert slots(config) == [1, 1, 1, 1]
+    tap.update_state(update(added=[(i, mark(None, i / 10)) for i in range(4)]))
+    assert slots(config) == [0, 0.1, 0.2, 0.3]
+    tap.update_state(update(moved=[(0, 3, SWAP)]))
+    assert slots(config) == [0.3, 0.1, 0.2, 0]
+    tap.update_state(update(removed=[1], moved=[(3, 1, ONE_WAY)]))
+    assert slots(config) == [0.3, 0, 0.2, 1]
+    tap.update_state(update(removed=[2], added=[(2, mark(None, 1.5)), (3, None)]))
+    assert slots(config) == [0.3, 0, 1.5, 1]
+
+
+def test_a_scale_counts_only_with_our_mark():
+    config = Config()
+    forged = [None, {}, {"control_scale": 0.0}, {"control_scale": 0.0, "control_mark": "guessed"}]
+    tap_of(config).update_state(update(added=list(enumerate(forged))))
+    assert slots(config) == [1, 1, 1, 1]
+
+
+def test_rows_follow_the_requests():
+    dial = Dial(4, 16)
+    dial.slots[:3] = torch.tensor([0.0, 0.5, 2.0])
+    rows = dial.rows(torch.tensor([0, 3, 4, 6]), 8)
+    assert rows.tolist() == [0, 0, 0, 0.5, 2, 2, 1, 1]  # the last two are padding
+    assert dial.rows(None, 4).tolist() == [1, 1, 1, 1]
+    assert dial.rows(None, 4).data_ptr() == rows.data_ptr()
+
+
+def test_one_dial_per_engine():
+    one, other = Config(), Config()
+    tap_of(one).update_state(update(added=[(0, mark(None, 0.25))]))
+    assert slots(one) == [0.25, 1, 1, 1] and slots(other) == [1, 1, 1, 1]
+    assert Dial.of(one) is Dial.of(one) is not Dial.of(other)
+
+
+def test_logits_are_left_alone():
+    logits = torch.randn(2, 3)
+    assert tap_of(Config()).apply(logits) is logits
