@@ -1,0 +1,1 @@
+"""Training of Control LLM models: data, losses, trainer, evaluation, recipes."""
