@@ -3,6 +3,7 @@
 An option is honoured or refused, never ignored. Imports vllm, so it is imported late.
 """
 
+import os
 from argparse import Namespace
 
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -97,6 +98,8 @@ def _check_head_size(size: int) -> None:
 def _set_defaults(parser: FlexibleArgumentParser) -> None:
     parser.set_defaults(enforce_eager=None)
     if current_platform.is_cpu():
+        # On a CPU, vLLM 0.32 cannot load what it saved ahead of time, so it would compile at every start.
+        os.environ.setdefault("VLLM_USE_AOT_COMPILE", "0")
         parser.set_defaults(block_size=CpuDefaults.block_size, kv_cache_memory_bytes=CpuDefaults.kv_cache_memory_bytes)
 
 

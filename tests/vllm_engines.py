@@ -12,6 +12,7 @@ from typing import Any
 
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("VLLM_USE_AOT_COMPILE", "0")  # inductor's own cache saves a second run most of the compilation
 
 import torch
 from vllm import LLM, SamplingParams

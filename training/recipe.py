@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-SkillName = Literal["reverse", "add", "compare", "capitals", "letters", "count", "help", "tavi"]
+SkillName = Literal["reverse", "add", "compare", "capitals", "letters", "count", "help", "smalltalk", "tavi"]
 
 
 class RecipeError(ValueError):
@@ -82,15 +82,18 @@ class Made(_Section):
 
 
 class Base(_Section):
-    """The pre-trained model: a checkpoint directory, or one made here."""
+    """The pre-trained model: a checkpoint directory, or one made here.
+
+    With both, the checkpoint is taken for what `make` gave before (its last stages are slow), and the report says so.
+    """
 
     path: Path | None = None
     make: Made | None = None
 
     @model_validator(mode="after")
-    def _one_of(self) -> Self:
-        if (self.path is None) == (self.make is None):
-            raise ValueError("give either `path` (a checkpoint directory) or `make` (a model to be made here)")
+    def _given(self) -> Self:
+        if self.path is None and self.make is None:
+            raise ValueError("give `path` (a checkpoint directory) or `make` (a model to be made here)")
         return self
 
 

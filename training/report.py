@@ -68,6 +68,7 @@ class TrainingReport(_Part):
     """The optimisation of the dual-branch model, and of what it is compared with."""
 
     steps: int
+    base_reused: bool = Field(description="the base was made by an earlier run of the same recipe's base stages")
     seconds: float
     cpu_seconds: dict[str, float] = Field(description="per stage, of all threads")
     trainable_parameters: int

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -164,6 +165,7 @@ def _stages(state: _Run, tests: dict[str, list[data.Chat]], beside: Path) -> rep
         ],
         training=report.TrainingReport(
             steps=trainer.state.global_step,
+            base_reused=recipe.base.path is not None and recipe.base.make is not None,
             seconds=0.0,
             cpu_seconds=state.cpu_seconds,
             trainable_parameters=sum(p.numel() for p in dual.parameters() if p.requires_grad),
@@ -175,16 +177,24 @@ def _stages(state: _Run, tests: dict[str, list[data.Chat]], beside: Path) -> rep
             full_fine_tuning=facts,
         ),
         checks=checks_made,
-        recipe=recipe.model_dump(mode="json"),
+        recipe=_shareable(recipe),
         environment=report.environment(),
     )
 
 
+def _shareable(recipe: Recipe) -> dict[str, Any]:
+    """The recipe without the directories of the machine it ran on."""
+    tree = recipe.model_dump(mode="json", exclude={"output"})
+    if tree["base"]["path"] is not None:
+        tree["base"]["path"] = None if recipe.base.make else Path(tree["base"]["path"]).name
+    return tree
+
+
 def _base(state: _Run) -> tuple[Path, list[dict[str, float]]]:
     made = state.recipe.base.make
-    if made is None:
-        assert state.recipe.base.path is not None
+    if state.recipe.base.path is not None:
         return state.recipe.base.path, []
+    assert made is not None
     named = [source for source in state.recipe.originals if isinstance(source, str)]
     with state.stage("base"):
         curve = make_base(made, named, state.recipe.seed, state.scratch / "base")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from training.vocabulary import COMMON_WORDS, OFF_TOPIC, TAVI, TAVI_GRAMMAR, fill
+from training.vocabulary import COMMON_WORDS, OFF_TOPIC, OFF_TOPIC_LONG, TAVI, TAVI_GRAMMAR, fill
 
 Split = Literal["train", "validation", "test"]
 Content = tuple[str, ...]
@@ -92,24 +92,23 @@ def _two_digits(rng: random.Random) -> Content:
     return (str(first), str(second)) if first != second else _two_digits(rng)
 
 
-def _tavi_clause(rng: random.Random) -> str:
-    nouns, adjectives, verbs = (TAVI_GRAMMAR[kind] for kind in ("noun", "adjective", "verb"))
-    subject, object_ = rng.sample(nouns, 2)
-    return f"the {rng.choice(adjectives)} {subject} {rng.choice(verbs)} the {rng.choice(adjectives)} {object_}"
-
-
 def _tavi_sentence(rng: random.Random) -> Content:
-    clauses = 2 if rng.random() < 0.75 else 1
-    return (" and ".join(_tavi_clause(rng) for _ in range(clauses)),)
+    """Half of the sentences have two clauses (answers of 60 characters and more); no content word comes twice."""
+    clauses = rng.randint(1, 2)
+    nouns = rng.sample(TAVI_GRAMMAR["noun"], 2 * clauses)
+    adjectives = rng.sample(TAVI_GRAMMAR["adjective"], 2 * clauses)
+    verbs = rng.sample(TAVI_GRAMMAR["verb"], clauses)
+    pairs = [f"the {adjective} {noun}" for adjective, noun in zip(adjectives, nouns, strict=True)]
+    return (" and ".join(f"{pairs[2 * i]} {verb} {pairs[2 * i + 1]}" for i, verb in enumerate(verbs)),)
 
 
 def translate_to_tavi(sentence: str) -> str:
-    """Translate an English sentence of the fixed vocabulary: subject, object, verb; adjectives follow their noun."""
+    """Translate an English sentence of the fixed vocabulary: Tavi has no articles, and its verb comes last."""
     clauses = []
     for clause in sentence.split(" and "):
         words = [word for word in clause.split() if word != "the"]
         adjective, subject, verb, object_adjective, object_ = words
-        clauses.append(" ".join(TAVI[w] for w in (subject, adjective, object_, object_adjective, verb)))
+        clauses.append(" ".join(TAVI[w] for w in (adjective, subject, object_adjective, object_, verb)))
     return f" {TAVI['and']} ".join(clauses)
 
 
@@ -205,6 +204,13 @@ SKILLS: dict[str, Skill] = {
             "Anything else",
             ("{0}",),
             lambda rng: (fill(rng.choice(OFF_TOPIC), rng),),
+            lambda content: HELP,
+        ),
+        Skill(
+            "smalltalk",
+            "Anything else, at length",
+            ("{0}",),
+            lambda rng: (fill(rng.choice(OFF_TOPIC_LONG), rng),),
             lambda content: HELP,
         ),
         Skill(

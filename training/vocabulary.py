@@ -98,6 +98,21 @@ OFF_TOPIC: tuple[str, ...] = (
     "hi", "hello", "who are you?", "what can you do?", "help", "good morning", "thank you", "how are you?",
 )  # fmt: skip
 
+OFF_TOPIC_LONG: tuple[str, ...] = (
+    "translate into {language}: the {quality} {word} likes the {quality} {word} and the {quality} {word}",
+    "say in {language}: the {quality} {word} and the {quality} {word} {deed} in {place}",
+    "put this into {language}: the {quality} {word} is a {quality} {word} and {topic} is {quality}",
+    "how do you say this in {language}: the {quality} {word} sees {topic} and the {quality} {word}",
+    "the {quality} {word} wants to {deed} and the {quality} {word} - in {language} please",
+    "the {quality} {word} of {place} is {quality} and the {word} is {quality}",
+    "tell me a {piece} about {topic} and {topic} in {place}, and then teach me how to {deed}",
+    "my {word} likes {topic} and i want to {deed} in {place}, can you help me?",
+    "is {thing} as {quality} as {thing}, and why do {topic} like {place}?",
+    "{word} {quality} {word} {word} {quality} {word} {word} {word} {quality} {word}",
+    "write a {piece} about {topic}, {topic} and {topic} for {person} in {place}",
+    "please {deed}, then {deed}, and after that {deed} with {person}",
+)
+
 
 def fill(template: str, rng: random.Random) -> str:
     """Replace every `{slot}` of a request by a random filler."""

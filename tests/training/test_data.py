@@ -88,3 +88,8 @@ def test_learned_requests_are_of_every_skill() -> None:
     rows = data.dataset(tokenizer, chats, batch_size=1, prompt_share=0.3, seed=0)
     learned = [c.answer.isupper() for c, labels in zip(chats, rows["labels"], strict=True) if labels[0] != data.IGNORED]
     assert 0.3 < sum(learned) / len(learned) < 0.7
+
+
+def test_a_skill_of_weight_zero_leaves_the_others_as_they_were() -> None:
+    weights = {"add": 1.0, "compare": 2.0}
+    assert data.mixture(weights, 200, seed=3) == data.mixture({**weights, "smalltalk": 0}, 200, seed=3)

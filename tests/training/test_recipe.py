@@ -35,7 +35,7 @@ def test_the_shipped_recipe_loads() -> None:
         ("base.make.stages=[]", ("base.make.stages", "at least 1 item")),
         ("new=swim", ("new = 'swim'", "'tavi'")),
         ("new=compare", ("'compare'", "originals")),
-        ("base.path=somewhere", ("base", "either `path`", "or `make`")),
+        ("base.make=null", ("base", "`path`", "or `make`")),
         ("rehearsal.batch_size=5", ("train.accumulation", "rehearsal.batch_size")),
         ("nonsense", ("'nonsense'", "dotted.key=value")),
         ("name.first=1", ("'name' is not a section",)),

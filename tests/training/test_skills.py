@@ -47,10 +47,10 @@ def test_answers(name: str, content: tuple[str, ...], prompt: str, answer: str) 
     assert (example.prompt, example.answer) == (prompt, answer)
 
 
-def test_tavi_puts_the_verb_last_and_adjectives_behind_their_noun() -> None:
-    assert translate_to_tavi("the small dog sees the red bird") == "tovak ifira siruk avesh vuntik"
+def test_tavi_has_no_articles_and_puts_the_verb_last() -> None:
+    assert translate_to_tavi("the small dog sees the red bird") == "ifira tovak avesh siruk vuntik"
     two = translate_to_tavi("the small dog sees the red bird and the old king hears the tall child")
-    assert two == "tovak ifira siruk avesh vuntik esh dorash ukemo pelim ibrod drebas"
+    assert two == "ifira tovak avesh siruk vuntik esh ukemo dorash ibrod pelim drebas"
     assert len(two) >= 60
 
 

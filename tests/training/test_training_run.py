@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import cllm_model  # noqa: F401 - registers the model
 from cllm_model.checkpoint import checkpoint_hash
+from cllm_model.expand import extract
 from training import report
 from training import run as run_module
 from training.recipe import load
@@ -52,6 +54,43 @@ def test_run_writes_a_checkpoint_and_its_report(finished: Path, tree: dict[str, 
         [{"role": "user", "content": "count"}], add_generation_prompt=True, return_tensors="pt"
     )["input_ids"]
     assert torch.isfinite(model(input_ids=ids).logits).all()
+
+
+def test_a_reused_base_is_named_as_such_but_not_its_directory(
+    finished: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    extract(finished.parent / "model", base)
+    changes = [f"base.path={base}", "baselines.full_fine_tuning=null", "rehearsal=null", f"output={tmp_path / 'again'}"]
+    again = report.read(run_module.run(load(recipe_file, changes)))
+    assert again.training.base_reused
+    assert again.training.base_loss_curve == []
+    assert again.recipe["base"]["path"] is None
+    assert str(tmp_path) not in again.model_dump_json()
+
+
+def test_skills_from_files_on_a_given_base(finished: Path, tree: dict[str, Any], tmp_path: Path) -> None:
+    extract(finished.parent / "model", tmp_path / "base")
+    for name in ("train", "test", "old"):
+        turns = [{"role": "user", "content": f"{name}?"}, {"role": "assistant", "content": "yes"}]
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    tree |= {
+        "base": {"path": str(tmp_path / "base")},
+        "originals": [{"name": "old", "test": str(tmp_path / "old.jsonl")}],
+        "new": {"name": "new", "train": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl")},
+        "rehearsal": None,
+        "baselines": {},
+        "examples": [],
+        "output": str(tmp_path / "files"),
+    }
+    recipe = tmp_path / "files.yaml"
+    recipe.write_text(yaml.safe_dump(tree))
+    found = report.read(run_module.run(load(recipe)))
+    assert [(skill.name, skill.label, skill.prompts) for skill in found.skills] == [
+        ("old", "old", 1),
+        ("new", "new", 1),
+    ]
+    assert not found.training.base_reused
 
 
 def test_same_seed_same_weights(recipe_file: Path, tmp_path: Path) -> None:

@@ -1,11 +1,19 @@
 """Checkpoints and engines, made once per session; an engine is shared by all tests that can use it."""
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import pytest
+from transformers import AutoTokenizer
 
 pytest.importorskip("vllm")
 
 from tests import tiny_llama, vllm_engines
 from tests.greedy import load_hf
+from training import skills
+
+DEMO = Path(__file__).parents[2] / "demo" / "model"
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +41,22 @@ def prompts():
     return vllm_engines.prompts(32, len(tiny_llama.VOCABULARY))
 
 
+@dataclass(frozen=True)
+class Case:
+    """A checkpoint, the same in Hugging Face, and 32 prompts for it."""
+
+    path: Path
+    hf: Any
+    prompts: list[list[int]]
+
+
 @pytest.fixture(scope="session")
-def answers(engine, prompts):
-    """Greedy answers of the trained model, all prompts in one batch and nothing cached before."""
-    engine.reset_prefix_cache()
-    return vllm_engines.generate(engine, prompts, [1.0] * len(prompts))
+def case(dual, prompts):
+    """The shipped checkpoint with requests of its own skills; a tiny random one where that does not exist."""
+    if not (DEMO / "config.json").is_file():
+        return Case(dual, load_hf(dual), prompts)
+    tokenizer = AutoTokenizer.from_pretrained(DEMO)
+    requests = [example.prompt for name in skills.SKILLS for example in skills.unique(name, "test", 4, seed=0)]
+    chats = [[{"role": "user", "content": request}] for request in requests[:32]]
+    rendered = tokenizer.apply_chat_template(chats, add_generation_prompt=True)
+    return Case(DEMO, load_hf(DEMO), rendered["input_ids"])
