@@ -18,6 +18,7 @@ import httpx
 
 START_S = 240
 STOP_S = 30
+_ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "VLLM_ENABLE_V1_MULTIPROCESSING"}
 DEMO = Path(__file__).parents[1] / "demo" / "model"
 
 
@@ -45,10 +46,8 @@ def command(*arguments: object) -> list[str]:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's environment, without what in-process engines of other tests need."""
-    left_out = ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_PLUGINS", "CLLM_ENGINE_MARK")
-    kept = {name: value for name, value in os.environ.items() if name not in left_out}
-    return kept | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | changes
+    """The environment as it was, without what engines in this process have set for themselves."""
+    return _ENVIRONMENT | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | changes
 
 
 def free_port() -> int:

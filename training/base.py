@@ -11,7 +11,7 @@ from trl import SFTTrainer
 from training import data
 from training.recipe import Made, SkillName
 from training.tokenizer import character_tokenizer
-from training.trainer import sft_config
+from training.trainer import log_steps, sft_config
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ def make_base(settings: Made, originals: Sequence[SkillName], seed: int, out: Pa
             train_dataset=data.dataset(tokenizer, chats, stage.train.batch_size, stage.prompt_share, seed + number),
             processing_class=tokenizer,
         )
+        log_steps(trainer)
         trainer.train()
         model.save_pretrained(out)
         logs += [entry for entry in trainer.state.log_history if "loss" in entry]

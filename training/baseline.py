@@ -17,7 +17,7 @@ from transformers import (
 from trl import SFTTrainer
 
 from training.recipe import BaselineTrain
-from training.trainer import sft_config
+from training.trainer import log_steps, sft_config
 
 
 class StopAtScore(TrainerCallback):
@@ -63,6 +63,7 @@ def full_fine_tuning(
         processing_class=tokenizer,
         callbacks=[stop],
     )
+    log_steps(trainer)
     trainer.train()
     facts = {
         "steps": trainer.state.global_step,

@@ -4,18 +4,23 @@ Loop, precision, accumulation and logging are TRL's and transformers'. Ours are 
 the divergence loss, and on rehearsed sequences the distance to the base model and the mean interpolation weight.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from cllm_model.divergence import Divergence
 from cllm_model.modeling import Branches, ControlLLMForCausalLM
 from training.losses import masked_mean, mixing, token_kl
 from training.recipe import Rehearsal, Train
+
+log = logging.getLogger(__name__)
+_LOGGED = ("loss", "divergence", "kl", "gate", "mean_token_accuracy")
 
 
 def sft_config(train: Train, seed: int, directory: Path) -> SFTConfig:
@@ -42,6 +47,29 @@ def sft_config(train: Train, seed: int, directory: Path) -> SFTConfig:
         report_to="none",
         disable_tqdm=True,
     )
+
+
+class LogSteps(TrainerCallback):
+    """Sends the loss to the logger, where transformers would print it."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Log the terms of the loss."""
+        shown = [f"{name} {value:.4f}" for name, value in (logs or {}).items() if name in _LOGGED]
+        if shown:
+            log.info("step %s of %s: %s", state.global_step, state.max_steps, ", ".join(shown))
+
+
+def log_steps(trainer: SFTTrainer) -> None:
+    """Let `trainer` log instead of print."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(LogSteps)
 
 
 class ControlTrainer(SFTTrainer):
@@ -72,6 +100,7 @@ class ControlTrainer(SFTTrainer):
         self.rehearsal = rehearsal
         self.pool = pool
         self.gate_learning_rate = gate_learning_rate
+        log_steps(self)
 
     def compute_loss(
         self,
