@@ -14,6 +14,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
+from cllm_model.checkpoint import CONTROL_LLM_TYPES, read_config
 from cllm_model.vllm.dial import TAP
 from cllm_model.vllm.limits import refuse_unsupported
 from serve.preflight import check_compiler
@@ -57,7 +58,7 @@ def parse(settings: Settings, options: list[str]) -> Namespace:
         ValueError: An option has a value that is not allowed, or does not work with this server.
     """
     parser = make_arg_parser(FlexibleArgumentParser(prog="cllm serve MODEL", add_help=False))
-    _set_defaults(parser)
+    _set_defaults(parser, settings)
     args = parser.parse_args(options)
     _refuse(parser, args)
     args.model = args.model_tag = str(settings.model)
@@ -95,8 +96,12 @@ def _check_head_size(size: int) -> None:
         raise ValueError(f"head_dim: {size} is not supported by vLLM on a CPU; allowed: {', '.join(map(str, allowed))}")
 
 
-def _set_defaults(parser: FlexibleArgumentParser) -> None:
+def _set_defaults(parser: FlexibleArgumentParser, settings: Settings) -> None:
     parser.set_defaults(enforce_eager=None)
+    # vLLM's own default turns an fp32 checkpoint into bf16 without a word: not what was trained and measured.
+    dtype = read_config(settings.model, CONTROL_LLM_TYPES).dtype
+    if dtype is not None:
+        parser.set_defaults(dtype=str(dtype).removeprefix("torch."))
     if current_platform.is_cpu():
         # On a CPU, vLLM 0.32 cannot load what it saved ahead of time, so it would compile at every start.
         os.environ.setdefault("VLLM_USE_AOT_COMPILE", "0")

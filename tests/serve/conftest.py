@@ -16,7 +16,6 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(checkpoint):
-    pytest.importorskip("vllm")
     shipped = (serving.DEMO / "config.json").is_file()
     yield serving.shared(serving.DEMO, "demo") if shipped else serving.shared(checkpoint, "tiny")
     serving.stop_all()

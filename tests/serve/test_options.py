@@ -4,9 +4,6 @@ import os
 from argparse import Namespace
 
 import pytest
-
-pytest.importorskip("vllm")
-
 from vllm.platforms import current_platform
 
 from cllm_model.vllm.dial import TAP
@@ -26,6 +23,11 @@ def test_defaults(settings):
     assert args.model == str(settings.model) and args.served_model_name == ["tiny", "tiny:base"]
     assert (args.host, args.port) == ("127.0.0.1", 1234)
     assert args.logits_processors == [TAP]
+
+
+def test_weights_keep_their_type_unless_asked(settings):
+    assert parse(settings, []).dtype == "float32"
+    assert parse(settings, ["--dtype", "auto"]).dtype == "auto"
 
 
 @pytest.mark.skipif(not current_platform.is_cpu(), reason="defaults of the CPU platform")

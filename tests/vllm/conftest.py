@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-pytest.importorskip("vllm")
-
 from tests import tiny_llama, vllm_engines
 from tests.greedy import load_hf
 from training import skills
