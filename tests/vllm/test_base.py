@@ -10,16 +10,26 @@ PLAIN = {"logits_processors": None}
 
 
 @pytest.fixture(scope="module")
-def plain(dual):
+def engine(case):
+    return start(case.path)
+
+
+@pytest.fixture(scope="module")
+def plain(case, tmp_path_factory):
     """The extracted base in plain vLLM."""
-    path = tiny_llama.write_extracted(dual, dual.parent / "extracted")
+    path = tiny_llama.write_extracted(case.path, tmp_path_factory.mktemp("plain") / "extracted")
     return start(path, **PLAIN), load_hf(path), path
 
 
-def test_scale_0_is_bit_equal_to_the_extracted_base(engine, plain, prompts):
+@pytest.fixture(scope="module")
+def asked(case):
+    return case.prompts
+
+
+def test_scale_0_is_bit_equal_to_the_extracted_base(engine, plain, asked):
     engine.reset_prefix_cache()
-    expected = generate(plain[0], prompts, logprobs=5)
-    found = generate(engine, prompts, [0.0] * len(prompts), logprobs=5)
+    expected = generate(plain[0], asked, logprobs=5)
+    found = generate(engine, asked, [0.0] * len(asked), logprobs=5)
     for ours, its in zip(found, expected, strict=True):
         assert ours.tokens == its.tokens
         assert ours.logprobs == its.logprobs
@@ -27,28 +37,28 @@ def test_scale_0_is_bit_equal_to_the_extracted_base(engine, plain, prompts):
         assert len(its.logprobs) == 64 and its.prompt_logprobs
 
 
-def test_scale_0_is_bit_equal_beside_other_scales(engine, plain, prompts):
+def test_scale_0_is_bit_equal_beside_other_scales(engine, plain, asked):
     engine.reset_prefix_cache()
     plain[0].reset_prefix_cache()
-    scales = [float(i % 2) for i in range(len(prompts))]
-    expected = generate(plain[0], prompts, logprobs=5)
-    found = generate(engine, prompts, scales, logprobs=5)
+    scales = [float(i % 2) for i in range(len(asked))]
+    expected = generate(plain[0], asked, logprobs=5)
+    found = generate(engine, asked, scales, logprobs=5)
     for ours, its in list(zip(found, expected, strict=True))[::2]:
         assert ours.tokens == its.tokens
         assert ours.logprobs == its.logprobs
 
 
-def test_scale_0_is_bit_equal_in_bfloat16(dual, plain, prompts):
-    both = [start(path, dtype="bfloat16", **options) for path, options in ((dual, {}), (plain[2], PLAIN))]
-    found = generate(both[0], prompts, [0.0, 1.0] * (len(prompts) // 2), logprobs=5)
-    expected = generate(both[1], prompts, logprobs=5)
+def test_scale_0_is_bit_equal_in_bfloat16(case, plain, asked):
+    both = [start(path, dtype="bfloat16", **options) for path, options in ((case.path, {}), (plain[2], PLAIN))]
+    found = generate(both[0], asked, [0.0, 1.0] * (len(asked) // 2), logprobs=5)
+    expected = generate(both[1], asked, logprobs=5)
     for ours, its in list(zip(found, expected, strict=True))[::2]:
         assert ours == its
 
 
-def test_scale_0_gives_the_base_models_tokens_alone_too(engine, plain, prompts):
-    alone = [generate(engine, [prompt], [0.0])[0] for prompt in prompts[:8]]
-    assert_greedy(plain[1], prompts[:8], tokens_of(alone), [0.0] * 8)
+def test_scale_0_gives_the_base_models_tokens_alone_too(engine, plain, asked):
+    alone = [generate(engine, [prompt], [0.0])[0] for prompt in asked]
+    assert_greedy(plain[1], asked, tokens_of(alone), [0.0] * len(asked))
 
 
 def test_a_fresh_expansion_equals_its_base(base, prompts):
