@@ -32,20 +32,6 @@ class Interpolator(nn.Module):
         """Return the share of the expanded branch, broadcastable to ``(..., 1)``."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, hp: Tensor, he: Tensor, scale: Tensor) -> Tensor:
-        """Blend the branches at a control scale.
-
-        Args:
-            x: Input of the layer, (..., H).
-            hp: Output of the pretrained branch, (..., H).
-            he: Output of the expanded branch, (..., H).
-            scale: Control scale, fp32, broadcastable to (..., 1).
-
-        Returns:
-            ``hp + scale * (merged - hp)``, (..., H).
-        """
-        return blend(hp, he, self.weight(x, hp, he), scale)
-
 
 class Lerp(Interpolator):
     """Linear interpolation with one learned weight per layer: ``w = sigmoid(factor)`` (paper, "Lerp")."""
@@ -102,6 +88,7 @@ def build_interpolator(method: str, hidden_size: int, initial_factor: float = 0.
 def blend(hp: Tensor, he: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """Return ``(1 - a) * hp + a * he`` with ``a = scale * weight``, and ``hp`` itself where the scale is 0.
 
+    Shapes: hp, he (..., H); weight and the fp32 scale broadcast to (..., 1).
     Scale 0 is selected, not multiplied out, so that the base model is exact whatever the expanded branch holds.
     The blend is computed in the wider type of scale and hidden states, and rounded once, to that of `hp`.
     """

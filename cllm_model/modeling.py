@@ -17,7 +17,7 @@ from transformers.utils.generic import can_return_tuple
 
 from cllm_model.config import ControlLLMConfig
 from cllm_model.families import FAMILIES
-from cllm_model.interpolators import Interpolator, build_interpolator
+from cllm_model.interpolators import Interpolator, blend, build_interpolator
 from cllm_model.scale import TRAINED_SCALE, check_scale
 
 
@@ -58,8 +58,8 @@ class DualBranchLayer(nn.Module):
         """Return the blended output, (B, T, H), and the branches' own; `scale` broadcasts to (B, T, 1)."""
         pretrained = self.pretrained_layer(hidden_states, **kwargs)
         expanded = self.expanded_layer(hidden_states, **kwargs)
-        merged = self.interpolator(hidden_states, pretrained, expanded, scale)
-        return merged, Branches(pretrained, expanded, self.interpolator.weight(hidden_states, pretrained, expanded))
+        weight = self.interpolator.weight(hidden_states, pretrained, expanded)
+        return blend(pretrained, expanded, weight, scale), Branches(pretrained, expanded, weight)
 
 
 class ControlLLMPreTrainedModel(PreTrainedModel):

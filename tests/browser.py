@@ -34,10 +34,11 @@ class Trouble:
 
 @pytest.fixture(scope="module")  # its loop would be in the way of asyncio.run in other modules
 def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
+    from playwright import sync_api as playwright
+
     path = executable()
     if path is None:
-        pytest.skip("no Chromium: set CLLM_TEST_CHROMIUM to its executable")
+        pytest.fail("no Chromium: set CLLM_TEST_CHROMIUM to its executable")
     with playwright.sync_playwright() as api:
         browser = api.chromium.launch(executable_path=path, args=FLAGS)
         yield browser

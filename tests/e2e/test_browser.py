@@ -15,9 +15,6 @@ import pytest
 from tests.browser import chromium, open_page, screenshot
 from tests.ui.page_server import serve_page
 
-pytest.importorskip("gradio")
-pytest.importorskip("openai")
-
 __all__ = ["chromium"]
 ANSWER_TIMEOUT_MS = 120_000  # a small machine, and the first request may still compile
 LONG_ENOUGH_TO_GROW = 8  # tokens; a shorter answer may be drawn in one go
@@ -96,8 +93,7 @@ def test_an_example_brings_what_full_fine_tuning_answered(
     chromium: Any, page_url: str, demo_server: Any, kind: str, picture: str
 ) -> None:
     report = report_of(demo_server)
-    if not report.get("examples"):
-        pytest.skip("the served checkpoint has no report with examples")
+    assert report.get("examples")
     with open_page(chromium, page_url, width=1600) as page:
         button = page.locator(f"#examples-{kind} button.example:visible").first
         button.wait_for(timeout=60_000)

@@ -7,9 +7,6 @@ import pytest
 from tests.ui.fake_server import FakeServer
 from tests.ui.page_server import serve_page
 
-pytest.importorskip("gradio")
-pytest.importorskip("openai")
-
 
 @pytest.fixture
 def fake() -> Iterator[FakeServer]:
