@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig
 from cllm_model import names
 from cllm_model.config import ControlLLMConfig
 from cllm_model.families import FAMILIES
-from cllm_model.published import PublishedConfig
+from cllm_model.published import PublishedConfig, is_published_stack
 
 CONTROL_LLM_TYPES = (ControlLLMConfig.model_type, PublishedConfig.model_type)
 CONFIG = "config.json"
@@ -49,7 +49,7 @@ class TensorInfo(NamedTuple):
     dtype: str
 
 
-def read_config(directory: Path, model_types: Iterable[str]) -> PreTrainedConfig:
+def read_config(directory: Path, model_types: Sequence[str]) -> PreTrainedConfig:
     """Return the configuration of a checkpoint directory.
 
     Raises:
@@ -66,6 +66,8 @@ def read_config(directory: Path, model_types: Iterable[str]) -> PreTrainedConfig
     except ValueError as error:
         raise CheckpointError(f"{path}: not JSON: {error}") from error
     model_type = values.get("model_type") if isinstance(values, dict) else None
+    if isinstance(values, dict) and is_published_stack(values) and PublishedConfig.model_type in model_types:
+        return PublishedConfig.from_dict({**values, "base_model_type": model_type})
     if model_type not in tuple(model_types):
         raise CheckpointError(f"{path}: model_type: {model_type!r} is not one of {', '.join(model_types)}")
     return CONFIG_MAPPING[model_type].from_dict(values)
@@ -112,7 +114,7 @@ def expected_shapes(config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def check(directory: Path, model_types: Iterable[str] = CONTROL_LLM_TYPES) -> PreTrainedConfig:
+def check(directory: Path, model_types: Sequence[str] = CONTROL_LLM_TYPES) -> PreTrainedConfig:
     """Return the configuration of a checkpoint whose tensors are the ones that it calls for.
 
     Raises:
@@ -135,6 +137,13 @@ def check(directory: Path, model_types: Iterable[str] = CONTROL_LLM_TYPES) -> Pr
     if any(problems.values()):
         parts = [f"{kind}: {_shorten(listed)}" for kind, listed in problems.items() if listed]
         raise CheckpointError(f"{directory}: the tensors do not fit {CONFIG}; {'; '.join(parts)}")
+    return config
+
+
+def check_expanded(directory: Path) -> ControlLLMConfig:
+    """`check` for an expanded checkpoint, in our format or the published one."""
+    config = check(directory)
+    assert isinstance(config, ControlLLMConfig)
     return config
 
 

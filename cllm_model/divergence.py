@@ -6,6 +6,7 @@ Source: arXiv 2501.10979, section 3.3, in the form of the authors' code (smooth-
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,25 @@ OWN_WEIGHT = -1.0
 """The published `interpolation_loss_alpha` that stands for the layer's own interpolation weight."""
 
 
+class Branches(NamedTuple):
+    """What the two branches of one dual-branch layer gave in one forward pass.
+
+    Attributes:
+        pretrained: Output of the pretrained layer, (B, T, H).
+        expanded: Output of the expanded layer, (B, T, H).
+        weight: Interpolation weight of the expanded layer, fp32, broadcastable to (B, T, 1).
+        target: What the divergence loss compares `expanded` with, (B, T, H): `pretrained`, or a map of it.
+        counted: Tokens that the divergence loss counts, broadcastable to (B, T, 1): all of them, or those that chose
+            the expanded branch where the merge method is a choice.
+    """
+
+    pretrained: Tensor
+    expanded: Tensor
+    weight: Tensor
+    target: Tensor
+    counted: Tensor
+
+
 @dataclass(frozen=True)
 class Divergence:
     """Which divergence loss to compute, and how much of it.
@@ -47,21 +67,16 @@ class Divergence:
         if self.weight < 0 and self.weight != OWN_WEIGHT:
             raise ValueError(f"divergence.weight: {self.weight} is neither >= 0 nor {OWN_WEIGHT:g}")
 
-    def __call__(self, hp: Tensor, he: Tensor, interpolation_weight: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the loss of one layer.
+    def __call__(self, branches: Branches, mask: Tensor | None = None) -> Tensor:
+        """Return the loss of one layer: the mean of ``alpha * loss``, a scalar.
 
         Args:
-            hp: Output of the pretrained branch, (B, T, H).
-            he: Output of the expanded branch, (B, T, H).
-            interpolation_weight: Share of the expanded branch, broadcastable to (B, T, 1).
-            mask: Tokens that count, (B, T); all of them by default.
-
-        Returns:
-            The mean of ``alpha * loss`` over the tokens that count, a scalar.
+            branches: What the layer's branches gave.
+            mask: Tokens to average over, (B, T); all of them by default.
         """
-        loss = LOSSES[self.loss](hp, he)  # (B, T)
-        alpha = interpolation_weight.squeeze(-1) if self.weight == OWN_WEIGHT else self.weight
-        loss = alpha * loss
+        loss = LOSSES[self.loss](branches.target, branches.expanded)  # (B, T)
+        alpha = branches.weight.squeeze(-1) if self.weight == OWN_WEIGHT else self.weight
+        loss = alpha * branches.counted.squeeze(-1) * loss
         if mask is None:
             return loss.mean()
         mask = mask.to(loss.dtype)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from cllm_model import checkpoint
-from cllm_model.config import ControlLLMConfig
 from cllm_model.expand import EXPANDED
 from cllm_model.names import to_module
 
@@ -18,8 +17,7 @@ def inspect(model: Path) -> dict[str, Any]:
     Raises:
         ValueError: The directory is not a valid dual-branch checkpoint.
     """
-    config = checkpoint.check(model)
-    assert isinstance(config, ControlLLMConfig)
+    config = checkpoint.check_expanded(model)
     dual = config.dual
     tensors = checkpoint.read_headers(model)
     trained = {name for name in tensors if f".{EXPANDED}." in name or ".interpolator." in to_module(name)}

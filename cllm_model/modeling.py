@@ -1,38 +1,28 @@
 """The Control LLM model for Hugging Face transformers: maths only.
 
 Some decoder layers are dual-branch: the frozen pretrained layer and a trainable copy of it read the same input, and an
-interpolator blends their outputs (arXiv 2501.10979, section 3). Knows nothing of weight names in files, of losses or
+interpolator blends their outputs (arXiv 2501.10979, section 3). Others are stacked: a trainable copy that stands behind
+its source and adds to its output. The control scale turns down what both add to the base model. Knows nothing of weight names in files, of losses or
 of vLLM. Shapes: B sequences, T tokens, H hidden size, V vocabulary.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.masking_utils import create_causal_mask
+from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
 from cllm_model.config import ControlLLMConfig
+from cllm_model.divergence import Branches
 from cllm_model.families import FAMILIES
 from cllm_model.interpolators import Interpolator, blend, build_interpolator
+from cllm_model.relaxed_norm import RelaxedNorm, relax_norms
 from cllm_model.scale import TRAINED_SCALE, check_scale
-
-
-class Branches(NamedTuple):
-    """What the two branches of one dual-branch layer gave in one forward pass.
-
-    Attributes:
-        pretrained: Output of the pretrained layer, (B, T, H).
-        expanded: Output of the expanded layer, (B, T, H).
-        weight: Interpolation weight of the expanded layer, broadcastable to (B, T, 1).
-    """
-
-    pretrained: Tensor
-    expanded: Tensor
-    weight: Tensor
 
 
 class DualBranchLayer(nn.Module):
@@ -49,17 +39,23 @@ class DualBranchLayer(nn.Module):
         decoder_layer = FAMILIES[config.base_model_type].decoder_layer
         dual = config.dual
         self.pretrained_layer = decoder_layer(config, layer_idx)
-        expanded_layer = decoder_layer(config, layer_idx)
-        expanded_layer.self_attn.layer_idx = cache_idx
-        self.expanded_layer = expanded_layer
-        self.interpolator = build_interpolator(dual.merge_method, config.hidden_size, dual.interpolation_factor)
+        self.expanded_layer = decoder_layer(config, layer_idx)
+        self.expanded_layer.self_attn.layer_idx = cache_idx
+        factor = dual.interpolation_factor
+        relax_norms(self.expanded_layer, config.hidden_size, config.rms_norm_eps, dual.norm_alpha, factor)
+        self.interpolator = build_interpolator(dual.merge_method, config.hidden_size, factor)
 
-    def forward(self, hidden_states: Tensor, scale: Tensor, **kwargs: Any) -> tuple[Tensor, Branches]:
-        """Return the blended output, (B, T, H), and the branches' own; `scale` broadcasts to (B, T, 1)."""
+    def forward(self, hidden_states: Tensor, scale: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the merged output, both branches', (B, T, H), and the weight; `scale` broadcasts to (B, T, 1)."""
         pretrained = self.pretrained_layer(hidden_states, **kwargs)
         expanded = self.expanded_layer(hidden_states, **kwargs)
         weight = self.interpolator.weight(hidden_states, pretrained, expanded)
-        return blend(pretrained, expanded, weight, scale), Branches(pretrained, expanded, weight)
+        return self.interpolator(pretrained, expanded, weight, scale), pretrained, expanded, weight
+
+    def branches(self, pretrained: Tensor, expanded: Tensor, weight: Tensor) -> Branches:
+        """Return what the divergence loss needs of the outputs of `forward`."""
+        target = self.interpolator.divergence_target(pretrained)
+        return Branches(pretrained, expanded, weight, target, self.interpolator.counted(weight))
 
 
 class ControlLLMPreTrainedModel(PreTrainedModel):
@@ -78,8 +74,22 @@ class ControlLLMPreTrainedModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, Interpolator):
+        if isinstance(module, Interpolator | RelaxedNorm):
             module.reset_parameters()
+
+
+_MASKS: dict[str, Callable[..., Any]] = {
+    "full_attention": create_causal_mask,
+    "sliding_attention": create_sliding_window_causal_mask,
+}
+"""Layer type -> the function that makes its attention mask."""
+
+
+def _layer_types(config: ControlLLMConfig) -> list[str]:
+    """Return the type of attention of each layer; a family without layer types has one for all."""
+    window = getattr(config, "sliding_window", None)
+    default = "full_attention" if window is None else "sliding_attention"
+    return getattr(config, "layer_types", None) or [default] * config.num_hidden_layers
 
 
 class ControlLLMModel(ControlLLMPreTrainedModel):
@@ -96,6 +106,7 @@ class ControlLLMModel(ControlLLMPreTrainedModel):
         family = FAMILIES[config.base_model_type]
         expanded = config.dual.expanded_layers
         layers = config.num_hidden_layers
+        self.stacked_layers = frozenset(config.dual.stacked_layers)
         # the expanded branch j of the model keeps its keys and values behind those of all layers
         cache_idx = {layer: layers + j for j, layer in enumerate(expanded)}
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
@@ -103,6 +114,7 @@ class ControlLLMModel(ControlLLMPreTrainedModel):
             DualBranchLayer(config, i, cache_idx[i]) if i in cache_idx else family.decoder_layer(config, i)
             for i in range(layers)
         )
+        self.layer_types = _layer_types(config)
         self.norm = family.norm(config.hidden_size, eps=config.rms_norm_eps)
         self.rotary_emb = family.rotary_embedding(config=config)
         self.control_scale: float | Tensor = TRAINED_SCALE
@@ -154,14 +166,18 @@ class ControlLLMModel(ControlLLMPreTrainedModel):
             seen = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = torch.arange(seen, seen + inputs_embeds.shape[1], device=inputs_embeds.device)[None]
 
-        kwargs |= {
-            "attention_mask": create_causal_mask(
+        masks = {
+            kind: create(
                 config=self.config,
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,
                 past_key_values=past_key_values,
                 position_ids=position_ids,
-            ),
+            )
+            for kind, create in _MASKS.items()
+            if kind in self.layer_types
+        }
+        kwargs |= {
             "position_embeddings": self.rotary_emb(inputs_embeds, position_ids=position_ids),
             "position_ids": position_ids,
             "past_key_values": past_key_values,
@@ -172,10 +188,14 @@ class ControlLLMModel(ControlLLMPreTrainedModel):
         self.branches = {}
         for i, layer in enumerate(self.layers):
             all_hidden_states.append(hidden_states)
+            kwargs["attention_mask"] = masks[self.layer_types[i]]
             if isinstance(layer, DualBranchLayer):
-                hidden_states, branches = layer(hidden_states, scale, **kwargs)
+                hidden_states, *outputs = layer(hidden_states, scale, **kwargs)
                 if self.keep_branches:
-                    self.branches[i] = branches
+                    self.branches[i] = layer.branches(*outputs)
+            elif i in self.stacked_layers:
+                # its base branch is its input: at scale 0 the layer is not there
+                hidden_states = blend(hidden_states, layer(hidden_states, **kwargs), 1.0, scale)
             else:
                 hidden_states = layer(hidden_states, **kwargs)
         hidden_states = self.norm(hidden_states)
@@ -204,8 +224,8 @@ class ControlLLMModel(ControlLLMPreTrainedModel):
         wanted = self.config.num_hidden_layers + len(expanded)
         if len(cache.layers) < wanted:
             template = DynamicCache(config=self.config).layers
-            del cache.layers[len(template) :]
-            cache.layers.extend(type(template[i])() for i in expanded)
+            copies = DynamicCache(config=self.config).layers
+            cache.layers[len(template) :] = [copies[i] for i in expanded]
 
 
 class ControlLLMForCausalLM(ControlLLMPreTrainedModel, GenerationMixin):
@@ -235,13 +255,23 @@ class ControlLLMForCausalLM(ControlLLMPreTrainedModel, GenerationMixin):
         self.model.control_scale = value if isinstance(value, Tensor) else check_scale(value)
 
     def freeze_pretrained(self) -> None:
-        """Leave only the expanded layers and the interpolators trainable."""
-        for parameter in self.parameters():
-            parameter.requires_grad_(False)
-        for layer in self.model.layers:
-            if isinstance(layer, DualBranchLayer):
-                layer.expanded_layer.requires_grad_(True)
-                layer.interpolator.requires_grad_(True)
+        """Leave only what an expansion added trainable: expanded and stacked layers, and the interpolators.
+
+        Factors that the configuration freezes stay frozen.
+        """
+        self.requires_grad_(False)
+        frozen = self.config.dual.freeze_factor
+        for i, layer in enumerate(self.model.layers):
+            if i in self.model.stacked_layers:
+                layer.requires_grad_(True)
+            if not isinstance(layer, DualBranchLayer):
+                continue
+            layer.expanded_layer.requires_grad_(True)
+            layer.interpolator.requires_grad_(True)
+            norms = [module for module in layer.expanded_layer.modules() if isinstance(module, RelaxedNorm)]
+            for factor in (layer.interpolator.factor_parameter(), *(norm.interpolation_factor for norm in norms)):
+                if factor is not None:
+                    factor.requires_grad_(not frozen)
 
     @can_return_tuple
     def forward(

@@ -10,6 +10,9 @@ import re
 INTERPOLATOR_NAMES = {
     "interpolation_factor": "interpolator.factor",
     "interp_weight.fc": "interpolator.fc",
+    "gating.gate_network.0": "interpolator.gate",
+    "linear_proj": "interpolator.linear_proj",
+    "lateral_connection": "interpolator.lateral_connection",
 }
 """Name under ``model.layers.{i}.`` in a checkpoint -> name of the same tensor (or its module) here."""
 
@@ -22,6 +25,17 @@ RENAMINGS = [
 _REVERSED = [
     (rf"(layers\.\d+)\.{re.escape(module)}", rf"\1.{checkpoint}") for checkpoint, module in INTERPOLATOR_NAMES.items()
 ]
+
+
+def split_layer(name: str) -> tuple[int | None, str]:
+    """Return the layer that a tensor belongs to and its name there; (None, name) for one outside the layers."""
+    found = re.match(r"model\.layers\.(\d+)\.(.+)", name)
+    return (int(found[1]), found[2]) if found else (None, name)
+
+
+def join_layer(layer: int, rest: str) -> str:
+    """Return the name of a layer's tensor; the inverse of `split_layer`."""
+    return f"model.layers.{layer}.{rest}"
 
 
 def to_module(name: str) -> str:

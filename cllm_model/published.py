@@ -1,44 +1,42 @@
 """The format of the checkpoints published by the paper's authors (linkedin/ControlLLM): `causallmexpansion`.
 
-Tensor names are those of our format; only config.json differs. It does not record the base family, which is inferred
-from the config's own fields.
+Tensor names are those of our format; only config.json differs. It does not record the base family, which is inferred,
+and it lists the layers that are *not* new (`freezed_layers`, so spelled) instead of those that are. A stacked expansion
+is published as a plain checkpoint of its family that holds an `expansion` too.
 """
 
 from typing import Any, ClassVar
 
-from cllm_model.config import ControlLLMConfig, Expansion, regular_layers
-from cllm_model.modeling import ControlLLMForCausalLM
+from transformers import PreTrainedConfig
 
-# What a fixed behaviour here corresponds to; another value means tensors or maths that are not built.
-_FIXED = {"interpolation_norm_alpha": 0}
+from cllm_model.config import ControlLLMConfig, Expansion, plain_config
+from cllm_model.families import FAMILIES, infer_family
+from cllm_model.modeling import ControlLLMForCausalLM
+from cllm_model.placement import place, regular_sites
 
 
 class PublishedConfig(ControlLLMConfig):
-    """`ControlLLMConfig` read from the published form of `expansion`."""
+    """`ControlLLMConfig` read from the published form of `expansion`.
+
+    Args:
+        base_model_type: The base's Hugging Face model type; inferred from the other fields by default.
+        expansion: The published fields.
+        kwargs: The fields of the base family's configuration.
+    """
 
     model_type = "causallmexpansion"
     architecture: ClassVar[str] = "CausalLMExpansion"
 
+    base_model_type: str = ""
+
     def __post_init__(self, **kwargs: Any) -> None:
-        self.base_model_type = infer_family(kwargs) if kwargs else "llama"
+        if not self.base_model_type:
+            self.base_model_type = infer_family(kwargs) if self.expansion else next(iter(FAMILIES))
         super().__post_init__(**kwargs)
         self.use_cache = True  # the authors trained with it off and saved that; it says nothing about inference
 
     def _parse_expansion(self, values: dict[str, Any]) -> Expansion:
-        for name, supported in _FIXED.items():
-            if values.get(name, supported) != supported:
-                raise ValueError(f"expansion.{name}: {values[name]!r} is not supported; allowed: {supported!r}")
-        if values.get("interpolation_factor") is None:
-            raise ValueError("expansion.interpolation_factor: null is not supported; allowed: a number")
-        for name in ("num_ori_layers", "num_exp_layers", "expand_type", "merge_method"):
-            if name not in values:
-                raise ValueError(f"expansion.{name}: missing")
-        return Expansion(
-            expanded_layers=regular_layers(values["num_ori_layers"], values["num_exp_layers"]),
-            merge_method=values["merge_method"],
-            kind=values["expand_type"],
-            interpolation_factor=values["interpolation_factor"],
-        )
+        return from_published(values, self.num_hidden_layers)
 
 
 class CausalLMExpansion(ControlLLMForCausalLM):
@@ -48,15 +46,89 @@ class CausalLMExpansion(ControlLLMForCausalLM):
     config_class = PublishedConfig
 
 
-def infer_family(fields: dict[str, Any]) -> str:
-    """Return the base's model type, told by the config fields that only that family writes.
+def is_published_stack(values: dict[str, Any]) -> bool:
+    """Tell whether a plain checkpoint's config.json is that of a stacked expansion, not merged back."""
+    expansion = values.get("expansion")
+    return (
+        values.get("model_type") in FAMILIES
+        and isinstance(expansion, dict)
+        and expansion.get("expand_type") == "stack"
+        and expansion.get("num_exp_layers", 0) > 0
+    )
+
+
+def from_published(values: dict[str, Any], num_layers: int) -> Expansion:
+    """Return the expansion that the published fields describe.
+
+    Args:
+        values: The published `expansion`.
+        num_layers: Layers of the expanded model.
 
     Raises:
-        ValueError: The fields fit none of the families that can be loaded.
+        ValueError: A field is missing, or the fields contradict each other.
     """
-    if {"attention_bias", "mlp_bias"} <= set(fields):
-        return "llama"
-    raise ValueError(
-        "the base family of this published checkpoint cannot be told from its config.json; "
-        "known: llama (fields attention_bias and mlp_bias)"
+    for name in ("num_ori_layers", "num_exp_layers", "expand_type", "merge_method", "interpolation_factor"):
+        if name not in values:
+            raise ValueError(f"expansion.{name}: missing")
+    kind, frozen = values["expand_type"], values.get("freezed_layers")
+    expanded: tuple[int, ...]
+    stacked: tuple[int, ...]
+    if frozen is None:
+        expanded, stacked = place(kind, regular_sites(values["num_ori_layers"], values["num_exp_layers"]))
+    else:
+        new = tuple(i for i in range(num_layers) if i not in set(frozen))
+        expanded, stacked = {"concat": (new, ()), "stack": ((), new)}.get(kind, (new[1::2], new[::2]))
+    expansion = Expansion(
+        expanded_layers=expanded,
+        merge_method=values["merge_method"],
+        kind=kind,
+        stacked_layers=stacked,
+        interpolation_factor=values["interpolation_factor"],
+        freeze_factor=bool(values.get("freeze_interpolation_factor", False)),
+        norm_alpha=values.get("interpolation_norm_alpha") or 0.0,
     )
+    if num_layers != values["num_ori_layers"] + expansion.num_added:
+        raise ValueError(
+            f"expansion.num_ori_layers: {values['num_ori_layers']} and {expansion.num_added} stacked layers do not "
+            f"make the {num_layers} layers that num_hidden_layers says"
+        )
+    return expansion
+
+
+def to_published(config: ControlLLMConfig) -> PreTrainedConfig:
+    """Return the configuration in the published format; what that records of training has the authors' defaults.
+
+    Raises:
+        ValueError: The published format has no word for something that the expansion holds.
+    """
+    expansion = config.dual
+    published = {
+        "expand_type": expansion.kind,
+        "merge_method": expansion.merge_method,
+        "freezed_layers": sorted(
+            set(range(config.num_hidden_layers)) - {*expansion.expanded_layers, *expansion.stacked_layers}
+        ),
+        "expanded_from": "",
+        "num_ori_layers": config.num_hidden_layers - expansion.num_added,
+        "num_exp_layers": len(expansion.expanded_layers) + len(expansion.stacked_layers),
+        "interpolation_factor": expansion.interpolation_factor,
+        "interpolation_loss_alpha": 0,
+        "interpolation_loss_type": "cosine",
+        "interpolation_norm_alpha": expansion.norm_alpha,
+        "freeze_interpolation_factor": expansion.freeze_factor,
+        "freeze_ori_layers": True,
+        "freeze_ori_non_layers": True,
+    }
+    if from_published(published, config.num_hidden_layers) != expansion:
+        raise ValueError("expansion: the published format cannot say where its layers are; it takes them in turn")
+    fields = config.family_fields()
+    if expansion.kind == "stack":
+        return plain_config(config.base_model_type, fields | {"expansion": published})
+    fields["architectures"] = [PublishedConfig.architecture]
+    return PublishedConfig(**fields, base_model_type=config.base_model_type, expansion=published)
+
+
+def from_published_config(config: PublishedConfig) -> ControlLLMConfig:
+    """Return a published configuration in our own format."""
+    fields = config.family_fields() | {"architectures": [ControlLLMConfig.architecture]}
+    return ControlLLMConfig(**fields, base_model_type=config.base_model_type, expansion=config.dual.to_dict())

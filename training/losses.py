@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cllm_model.modeling import Branches
+from cllm_model.divergence import Branches
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from cllm_model.divergence import Divergence
-from cllm_model.modeling import Branches, ControlLLMForCausalLM
+from cllm_model.divergence import Branches, Divergence
+from cllm_model.modeling import ControlLLMForCausalLM
 from training.losses import masked_mean, mixing, token_kl
 from training.recipe import Rehearsal, Train
 
@@ -128,7 +128,7 @@ class ControlTrainer(SFTTrainer):
         self._record("new", backbone.branches, mask)
         total = torch.zeros((), device=mask.device)
         if self.divergence is not None:
-            layers = [self.divergence(b.pretrained, b.expanded, b.weight, mask) for b in backbone.branches.values()]
+            layers = [self.divergence(b, mask) for b in backbone.branches.values()]
             divergence = torch.stack(layers).mean()
             self._note("divergence", divergence.item())
             total = total + divergence

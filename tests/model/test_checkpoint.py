@@ -117,7 +117,7 @@ def test_missing_directory_config_and_weights(dual, tmp_path):
         ({"expansion": {"expanded_layers": [9], "merge_method": "dlerp"}}, "9 is out of range"),
         (
             {"expansion": {"expanded_layers": [1], "merge_method": "max"}},
-            "merge_method: 'max' is not one of lerp, dlerp",
+            "merge_method: 'max' is not one of lerp, slerp, dlerp, dlerpin, moe, proj, prog",
         ),
         ({"expansion": {"expanded_layers": [1], "merge_method": "lerp", "gate": 1}}, "expansion.gate: unknown field"),
     ],
@@ -141,7 +141,7 @@ def test_published_config_that_is_not_built_is_refused(golden, tmp_path):
     [
         (3, "dlerp", "layers: 3 does not divide the base's 4 layers; allowed: 1, 2, 4"),
         (0, "dlerp", "layers: 0 does not divide"),
-        (2, "max", "merge_method: 'max' is not one of lerp, dlerp"),
+        (2, "max", "merge_method: 'max' is not one of lerp, slerp, dlerp, dlerpin, moe, proj, prog"),
     ],
 )
 def test_bad_expansion_is_refused_and_leaves_nothing(tiny_base, tmp_path, layers, method, message):

@@ -73,7 +73,7 @@ def test_divergence(case, model, expected, loss, alpha):
         model(expected["input_ids"])
     divergence = Divergence(loss, alpha)
     losses = {
-        str(i): divergence(branches.pretrained, branches.expanded, branches.weight).item()
+        str(i): divergence(branches).item()
         for i, branches in model.model.branches.items()
     }
     assert losses == pytest.approx(wanted["per_layer"], abs=1e-6)
@@ -87,7 +87,7 @@ def test_divergence_gradient_reaches_what_trains(case, model, expected):
     model.model.keep_branches = True
     loss = model(expected["input_ids"], labels=expected["input_ids"]).loss
     divergence = Divergence("cosine", -1)
-    terms = [divergence(b.pretrained, b.expanded, b.weight) for b in model.model.branches.values()]
+    terms = [divergence(b) for b in model.model.branches.values()]
     loss = loss + sum(terms) / len(terms)
     loss.backward()
     assert loss.item() == pytest.approx(wanted["total_loss"], abs=1e-5)
