@@ -19,8 +19,8 @@ def fold_linear(pretrained: Tensor, expanded: Tensor, weight: float) -> Tensor:
 def fold_spherical(pretrained: Tensor, expanded: Tensor, weight: float) -> Tensor:
     """Return the two tensors interpolated on the arc between their rows, in fp32.
 
-    A row is a vector of the last dimension. Rows in one direction are interpolated linearly, up to the epsilon that keeps
-    the angle's sine from 0.
+    A row is a vector of the last dimension. Rows in one direction are interpolated linearly, up to the epsilon that
+    keeps the angle's sine from 0.
     """
     pretrained, expanded = pretrained.float(), expanded.float()
     cosine = (F.normalize(pretrained, dim=-1) * F.normalize(expanded, dim=-1)).sum(dim=-1, keepdim=True)

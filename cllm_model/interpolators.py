@@ -117,9 +117,9 @@ class Lerp(Interpolator):
 class Slerp(Lerp):
     """Spherical linear interpolation: ``sin((1-w)a)/sin(a) * hp + sin(wa)/sin(a) * he``, ``a`` the angle of hp and he.
 
-    One weight per layer as in `Lerp`. Decided for each token by itself, where the authors' code falls back to the linear
-    form for a whole batch as soon as one token has parallel branches. Source: paper, "Slerp"; K. Shoemake,
-    "Animating rotation with quaternion curves" (1985).
+    One weight per layer as in `Lerp`. Each token is decided by itself, where the authors' code falls back to the linear
+    form for a whole batch as soon as one token has parallel branches. Source: paper, "Slerp"; K. Shoemake, "Animating
+    rotation with quaternion curves" (1985).
     """
 
     linear = False
@@ -179,7 +179,8 @@ class DLerpIn(DLerp):
 class MoE(Interpolator):
     """A choice between the branches, token by token: the expanded one iff ``softmax(gate(x))[1]`` is the larger.
 
-    Top-1 of a mixture of two experts (https://arxiv.org/abs/1701.06538), gated by the layer's input. The choice has no gradient: only a divergence loss that is weighted by the gate's own probability trains the gate.
+    Top-1 of a mixture of two experts (https://arxiv.org/abs/1701.06538), gated by the layer's input. The choice has no
+    gradient: only a divergence loss that is weighted by the gate's own probability trains the gate.
     """
 
     def build(self) -> None:
@@ -238,7 +239,8 @@ class Proj(Lerp):
 class Prog(Lerp):
     """A lateral connection from the pretrained branch: ``(1-w) * lateral_connection(hp) + w * he``.
 
-    The authors' ``prog``, after Progressive Neural Networks (https://arxiv.org/abs/1606.04671). A fresh connection is the identity; the authors add noise, with which a fresh expansion differs from its base.
+    The authors' ``prog``, after Progressive Neural Networks (https://arxiv.org/abs/1606.04671). A fresh connection is
+    the identity; the authors add noise, with which a fresh expansion differs from its base.
     """
 
     linear = False

@@ -2,8 +2,8 @@
 
 Some decoder layers are dual-branch: the frozen pretrained layer and a trainable copy of it read the same input, and an
 interpolator blends their outputs (arXiv 2501.10979, section 3). Others are stacked: a trainable copy that stands behind
-its source and adds to its output. The control scale turns down what both add to the base model. Knows nothing of weight names in files, of losses or
-of vLLM. Shapes: B sequences, T tokens, H hidden size, V vocabulary.
+its source and adds to its output. The control scale turns down what both add to the base model. Knows nothing of weight
+names in files, of losses or of vLLM. Shapes: B sequences, T tokens, H hidden size, V vocabulary.
 """
 
 from collections.abc import Callable

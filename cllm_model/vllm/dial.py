@@ -1,9 +1,10 @@
 """The dial inside an engine: which control scale each row of the batch has.
 
-`Dial` holds the scale of every request slot and spreads it over the tokens of a forward pass; `ScaleTap` keeps the
-slots up to date. The tap is a logits processor that changes no logits: vLLM's V1 model runner tells logits processors
-which requests entered, left or moved in its batch, and does so before the forward pass of the step. Tap and model find
-their common dial in the engine's own configuration, so engines that live in one process never share one.
+`Dial` holds the scale of every request slot and spreads it over the tokens of a forward pass. Who keeps the slots up to
+date depends on vLLM's model runner: under V1 it is `ScaleTap`, under V2 `cllm_model.vllm.model_state`. The tap is a
+logits processor that changes no logits: the V1 runner tells logits processors which requests entered, left or moved in
+its batch, and does so before the forward pass of the step. Tap and model find their common dial in the engine's own
+configuration, so engines that live in one process never share one.
 Knows no layers and no model. Nothing here raises while an engine runs: that would end the engine.
 """
 
@@ -27,11 +28,19 @@ class Dial:
     Args:
         max_requests: Most requests in a batch.
         max_tokens: Most tokens in a batch.
+        device: Where the model runs.
     """
 
-    def __init__(self, max_requests: int, max_tokens: int) -> None:
-        self.slots = torch.full((max_requests,), TRAINED_SCALE)
-        self._rows = torch.full((max_tokens,), TRAINED_SCALE)
+    def __init__(self, max_requests: int, max_tokens: int, device: torch.device | str = "cpu") -> None:
+        # One slot more than there are requests: that of padding rows.
+        self._slots = torch.full((max_requests + 1,), TRAINED_SCALE, device=device)
+        self._rows = torch.full((max_tokens,), TRAINED_SCALE, device=device)
+        self._numbers = torch.arange(max_tokens, dtype=torch.int32, device=device)
+
+    @property
+    def slots(self) -> Tensor:
+        """The scale of each request slot, (max_requests,); write into it."""
+        return self._slots[:-1]
 
     @classmethod
     def of(cls, vllm_config: VllmConfig) -> "Dial":
@@ -39,23 +48,33 @@ class Dial:
         shared = vllm_config.compilation_config.static_forward_context
         if _KEY not in shared:
             limits = vllm_config.scheduler_config
-            shared[_KEY] = cls(limits.max_num_seqs, limits.max_num_batched_tokens)
+            device = vllm_config.device_config.device
+            shared[_KEY] = cls(limits.max_num_seqs, limits.max_num_batched_tokens, device)
         return shared[_KEY]
 
-    def rows(self, query_start_loc: Tensor | None, num_tokens: int) -> Tensor:
+    def rows(self, query_start_loc: Tensor | None, num_tokens: int, slot_of: Tensor | None = None) -> Tensor:
         """Return the scale of each row of a forward pass, (num_tokens,), always in the same memory.
 
+        Shapes depend on the arguments' shapes alone and nothing waits for the device, so that CUDA graphs can replay it.
+
         Args:
-            query_start_loc: First row of each request, and the row after the last one, (requests + 1,);
+            query_start_loc: First row of each request, and the row after the last one, (requests + 1,) int32;
                 None in a dummy run, which has no requests.
             num_tokens: Rows in the pass; rows after the last request are padding.
+            slot_of: Slot of each request, (requests,); request i has slot i by default.
         """
         rows = self._rows[:num_tokens]
-        rows.fill_(TRAINED_SCALE)
-        if query_start_loc is not None:
-            scales = self.slots[: len(query_start_loc) - 1].repeat_interleave(query_start_loc.diff())
-            rows[: len(scales)] = scales
+        if query_start_loc is None:
+            return rows.fill_(TRAINED_SCALE)
+        ends = query_start_loc[1:]
+        request = torch.searchsorted(ends, self._numbers[:num_tokens], right=True)  # len(ends) for padding
+        scales = self.slots[: len(ends)] if slot_of is None else self.slots[slot_of]
+        torch.index_select(torch.cat([scales, self._slots[-1:]]), 0, request, out=rows)
         return rows
+
+    def padded(self, num_tokens: int) -> Tensor:
+        """Return the memory of `rows` as it is, (num_tokens,), for runs whose values do not matter."""
+        return self._rows[:num_tokens]
 
 
 class ScaleTap(LogitsProcessor):

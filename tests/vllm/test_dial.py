@@ -16,6 +16,7 @@ class Config:
     def __init__(self):
         self.compilation_config = type("", (), {"static_forward_context": {}})()
         self.scheduler_config = type("", (), {"max_num_seqs": 4, "max_num_batched_tokens": 16})()
+        self.device_config = type("", (), {"device": torch.device("cpu")})()
 
 
 def tap_of(config):
