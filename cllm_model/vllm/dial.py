@@ -55,7 +55,7 @@ class Dial:
     def rows(self, query_start_loc: Tensor | None, num_tokens: int, slot_of: Tensor | None = None) -> Tensor:
         """Return the scale of each row of a forward pass, (num_tokens,), always in the same memory.
 
-        Shapes depend on the arguments' shapes alone and nothing waits for the device, so that CUDA graphs can replay it.
+        Shapes depend on the arguments' shapes alone and nothing waits for the device: CUDA graphs can replay it.
 
         Args:
             query_start_loc: First row of each request, and the row after the last one, (requests + 1,) int32;

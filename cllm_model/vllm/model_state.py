@@ -1,9 +1,9 @@
 """The dial under vLLM's V2 model runner, which asks the model for a state of its own.
 
-A request keeps its slot for as long as it lives; the runner says which slot each request of a batch has. The scales of a
-batch are written into the same memory every time and outside the model's forward pass: CUDA graphs replay the pass and
-read what stands there. A preempted request comes back through `add_request`.
-Imports modules of vLLM that only its V2 runner needs, so it is imported by the runner's question only.
+A request keeps its slot for as long as it lives; the runner says which slot each request of a batch has. The scales of
+a batch are written into the same memory every time and outside the model's forward pass: CUDA graphs replay the pass
+and read what stands there. A preempted request comes back through `add_request`.
+Imports modules of vLLM that only its V2 runner needs, so it is imported when the runner asks.
 """
 
 from typing import Any
