@@ -135,13 +135,13 @@ class ControlLLMConfig(PreTrainedConfig):
             raise ValueError("auto_map: not allowed; code from a checkpoint is never run")
         if self.base_model_type not in FAMILIES:
             raise ValueError(f"base_model_type: {self.base_model_type!r} is not one of {', '.join(FAMILIES)}")
-        # The base's own class fills in its defaults and brings older spellings (rope_theta, …) up to date.
+        # The base's own class fills in its defaults and brings older spellings (rope_theta, rope_scaling) up to date.
         base = CONFIG_MAPPING[self.base_model_type](**kwargs)
         own = {field.name for field in fields(self)}
-        super().__post_init__(**kwargs)
-        for name, value in vars(base).items():
-            if name not in own and not name.startswith("_"):
-                setattr(self, name, value)
+        family = {name: value for name, value in vars(base).items() if name not in own and not name.startswith("_")}
+        for name, value in family.items():
+            setattr(self, name, value)
+        super().__post_init__(**{name: value for name, value in kwargs.items() if name not in family})
 
     @property
     def dual(self) -> Expansion:

@@ -128,8 +128,11 @@ class Slerp(Lerp):
     def combine(self, hp: Tensor, he: Tensor, weight: Tensor) -> Tensor:
         """Return the interpolation on the arc, and on the line where the branches are parallel or opposite."""
         hp, he = hp.float(), he.float()
-        cosine = (F.normalize(hp, dim=-1) * F.normalize(he, dim=-1)).sum(dim=-1, keepdim=True).clamp(-1, 1)
-        straight = 1 - cosine.square() < 1e-8  # an angle within 1e-4 of 0 or of a half turn
+        u, v = F.normalize(hp, dim=-1), F.normalize(he, dim=-1)
+        cosine = (u * v).sum(dim=-1, keepdim=True).clamp(-1, 1)
+        # Within 1e-3 of 0 or of a half turn. Told by the chord: near 1 an fp32 cosine is too coarse for the angle.
+        chord = torch.minimum((u - v).square().sum(dim=-1, keepdim=True), (u + v).square().sum(dim=-1, keepdim=True))
+        straight = chord < 1e-6
         # The arc's gradient is not finite there; it is computed of a right angle instead, and not selected.
         cosine = torch.where(straight, 0.0, cosine)
         angle = torch.acos(cosine)
@@ -188,8 +191,11 @@ class MoE(Interpolator):
         self.gate = nn.Linear(self.hidden_size, 2)
 
     def reset_parameters(self) -> None:
-        """Let the factor decide for every token: the expanded branch if it is above 0."""
-        init.zeros_(self.gate.weight)
+        """Choose at random, with a lean to the expanded branch by the factor: a branch that is never chosen learns not.
+
+        Whatever a fresh gate chooses, both branches give the same.
+        """
+        self.gate.reset_parameters()
         init.zeros_(self.gate.bias)
         init.constant_(self.gate.bias[1:], self.initial_factor)
 

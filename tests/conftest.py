@@ -7,6 +7,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two torch threads on busy cores are slower than one
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, wherever it runs; --hypothesis-profile=default draws new ones.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+settings.load_profile("repeatable")
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 

@@ -1,7 +1,8 @@
-"""A dual-branch model that was made to differ from its base, as training would."""
+"""An expanded model that was made to differ from its base, as training would."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +14,13 @@ from cllm_model.expand import expand
 
 @pytest.fixture
 def trained(tiny_base: Path, tmp_path: Path) -> Callable[..., ControlLLMForCausalLM]:
-    """Returns a function (method, layers) -> model whose expanded branches and interpolators were perturbed."""
+    """Returns a function (method, layers, `expand`'s options) -> model of which all that trains was perturbed."""
 
-    def build(method: str = "dlerp", layers: int = 4) -> ControlLLMForCausalLM:
-        expand(tiny_base, tmp_path / "dual", layers, method)
-        model = AutoModelForCausalLM.from_pretrained(tmp_path / "dual").eval()
+    def build(
+        method: str = "dlerp", layers: int | Sequence[int] = 4, base: Path = tiny_base, **options: Any
+    ) -> ControlLLMForCausalLM:
+        expand(base, tmp_path / "expanded", layers, method, **options)
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "expanded").eval()
         model.freeze_pretrained()
         generator = torch.Generator().manual_seed(1)
         for parameter in model.parameters():
