@@ -3,7 +3,7 @@
 Works on files, tensor by tensor; no model is built.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,11 +15,13 @@ from cllm_model.config import ControlLLMConfig, Expansion
 from cllm_model.interpolators import build_interpolator
 from cllm_model.placement import choose_sites, place
 from cllm_model.relaxed_norm import DYNAMIC, RELAXED
+from cllm_model.tensors import DTYPES, LazyTensor, lazy, lazy_map
 
 PRETRAINED = "pretrained_layer"
 EXPANDED = "expanded_layer"
 ZEROED = ("self_attn.o_proj.", "mlp.down_proj.")
 """What a fresh stacked layer adds with; zeroed, so that it passes its input on."""
+_RELAXED_FACTORS = tuple(f"{norm}.interpolation_factor" for norm in RELAXED)
 
 
 def expand(
@@ -31,18 +33,20 @@ def expand(
     kind: str = "concat",
     freeze_factor: bool = False,
     norm_alpha: float = 0.0,
+    family: str | None = None,
 ) -> ControlLLMConfig:
     """Write a checkpoint in which layers of a base carry, or are followed by, a fresh copy of themselves.
 
     Args:
-        base: Directory of a plain checkpoint.
+        base: Directory of a plain checkpoint; one that was merged back is a base like any other.
         out: Directory to write; must not exist.
         layers: Layers of the base to copy: their indices, or the number of evenly spaced ones.
-        method: Merge method of dual-branch layers.
+        method: Merge method of dual-branch layers, and by which stacked layers are merged back.
         factor: Initial logit of the interpolation weight.
         kind: One of `cllm_model.config.EXPANSIONS`.
         freeze_factor: Keep the factor from training.
         norm_alpha: Share of the input that the norms of expanded layers let through.
+        family: The base's family, where its config.json does not name it.
 
     Returns:
         The configuration that was written.
@@ -50,18 +54,18 @@ def expand(
     Raises:
         ValueError: An argument or the base checkpoint is not valid; nothing is left behind.
     """
-    base_config = checkpoint.check_base(base)
+    if kind == "stack" and (norm_alpha or freeze_factor):
+        given = "norm_alpha" if norm_alpha else "freeze_factor"
+        raise ValueError(f"{given}: not allowed with expansion 'stack', which has no dual-branch layer")
+    base_config, base_tensors = checkpoint.open_base(base, family)
     expanded, stacked = place(kind, choose_sites(layers, base_config.num_hidden_layers))
     expansion = Expansion(expanded, method, kind, stacked, factor, freeze_factor, norm_alpha)
     config = ControlLLMConfig.from_base(base_config, expansion)
-    with checkpoint.write_beside(out) as beside:
-        checkpoint.write_tensors(beside, _expanded_tensors(base, config))
-        checkpoint.copy_companions(base, beside)
-        config.save_pretrained(beside)
+    checkpoint.write_checkpoint(out, config, _expanded_tensors(base_tensors, config), source=base)
     return config
 
 
-def extract(model: Path, out: Path) -> PreTrainedConfig:
+def extract(model: Path, out: Path, family: str | None = None) -> PreTrainedConfig:
     """Write the base branch of an expanded checkpoint as a plain checkpoint of its family.
 
     Returns:
@@ -70,52 +74,90 @@ def extract(model: Path, out: Path) -> PreTrainedConfig:
     Raises:
         ValueError: The checkpoint is not valid, or `out` exists; nothing is left behind.
     """
-    config = checkpoint.check_expanded(model)
+    config, tensors = checkpoint.open_expanded(model, family)
     base_config = config.base_config()
-    with checkpoint.write_beside(out) as beside:
-        checkpoint.write_tensors(beside, _base_tensors(model, config.dual))
-        checkpoint.copy_companions(model, beside)
-        base_config.save_pretrained(beside)
+    checkpoint.write_checkpoint(out, base_config, base_part(tensors, config.dual), source=model)
     return base_config
 
 
-def _expanded_tensors(base: Path, config: ControlLLMConfig) -> Iterator[tuple[str, Tensor]]:
+def base_part(tensors: Mapping[str, LazyTensor], expansion: Expansion) -> dict[str, LazyTensor]:
+    """Return the tensors of the base model inside an expanded one, under the names that the base gives them."""
+    return {base: tensors[name] for name in tensors if (base := base_name(name, expansion)) is not None}
+
+
+def base_name(name: str, expansion: Expansion) -> str | None:
+    """Return the name that a tensor of an expanded model has in its base; None for one that the expansion added."""
+    layer, rest = names.split_layer(name)
+    if layer is None:
+        return name
+    if layer in expansion.stacked_layers:
+        return None
+    if layer in expansion.expanded_layers:
+        branch, _, rest = rest.partition(".")
+        if branch != PRETRAINED:
+            return None
+    return names.join_layer(expansion.base_index(layer), rest)
+
+
+def copied_from(name: str, expansion: Expansion) -> str | None:
+    """Return the name of the base's tensor that an expansion copied to make this one; None for one it did not copy.
+
+    What only the expanded model has is not copied: an interpolator's tensors, a relaxed norm's factor.
+    """
+    layer, rest = names.split_layer(name)
+    if layer in expansion.expanded_layers:
+        branch, _, rest = rest.partition(".")
+        if branch != EXPANDED or rest in _RELAXED_FACTORS:
+            return None
+    elif layer not in expansion.stacked_layers:
+        return None
+    assert layer is not None
+    return names.join_layer(expansion.base_index(layer), rest)
+
+
+def _expanded_tensors(base: Mapping[str, LazyTensor], config: ControlLLMConfig) -> dict[str, LazyTensor]:
     dual = config.dual
     # base layer -> where it stands, and its copy, in the expanded model
     places = {dual.base_index(i): i for i in range(config.num_hidden_layers) if i not in dual.stacked_layers}
-    dtype = torch.float32
-    for name, tensor in checkpoint.read_tensors(base):
-        dtype = tensor.dtype
+    expanded: dict[str, LazyTensor] = {}
+    for name, tensor in base.items():
         layer, rest = names.split_layer(name)
         if layer is None:
-            yield name, tensor
+            expanded[name] = tensor
             continue
         place = places[layer]
         if place in dual.expanded_layers:
-            yield names.join_layer(place, f"{PRETRAINED}.{rest}"), tensor
-            yield names.join_layer(place, f"{EXPANDED}.{rest}"), tensor.clone()
+            expanded[names.join_layer(place, f"{PRETRAINED}.{rest}")] = tensor
+            expanded[names.join_layer(place, f"{EXPANDED}.{rest}")] = tensor
             continue
-        yield names.join_layer(place, rest), tensor
+        expanded[names.join_layer(place, rest)] = tensor
         if place + 1 in dual.stacked_layers:
-            copy = torch.zeros_like(tensor) if rest.startswith(ZEROED) else tensor.clone()
-            yield names.join_layer(place + 1, rest), copy
-    fresh = build_interpolator(dual.merge_method, config.hidden_size, dual.interpolation_factor).state_dict()
+            copy = lazy_map(torch.zeros_like, tensor) if rest.startswith(ZEROED) else tensor
+            expanded[names.join_layer(place + 1, rest)] = copy
+    dtype = next(iter(base.values())).dtype
     for layer in dual.expanded_layers:
-        for name, tensor in fresh.items():
-            yield names.to_checkpoint(names.join_layer(layer, f"interpolator.{name}")), tensor.to(dtype, copy=True)
+        for name, tensor in _fresh_interpolator(config, layer, dtype).items():
+            expanded[names.to_checkpoint(names.join_layer(layer, f"interpolator.{name}"))] = tensor
         if dual.norm_alpha == DYNAMIC:
-            for norm in RELAXED:
-                factor = torch.full((1,), dual.interpolation_factor, dtype=dtype)
-                yield names.join_layer(layer, f"{EXPANDED}.{norm}.interpolation_factor"), factor
+            assert dual.interpolation_factor is not None
+            for rest in _RELAXED_FACTORS:
+                factor = torch.full((1,), dual.interpolation_factor)
+                expanded[names.join_layer(layer, f"{EXPANDED}.{rest}")] = lazy(factor, dtype)
+    return expanded
 
 
-def _base_tensors(model: Path, expansion: Expansion) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in checkpoint.read_tensors(model):
-        layer, rest = names.split_layer(name)
-        if layer is None:
-            yield name, tensor
-        elif layer in expansion.expanded_layers:
-            if rest.startswith(f"{PRETRAINED}."):
-                yield names.join_layer(expansion.base_index(layer), rest.removeprefix(f"{PRETRAINED}.")), tensor
-        elif layer not in expansion.stacked_layers:
-            yield names.join_layer(expansion.base_index(layer), rest), tensor
+def _fresh_interpolator(config: ControlLLMConfig, layer: int, dtype: str) -> dict[str, LazyTensor]:
+    """Return a fresh interpolator's tensors; what is random in them follows from the layer alone."""
+    method, factor = config.dual.merge_method, config.dual.interpolation_factor
+
+    def build() -> dict[str, Tensor]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(layer)
+            return build_interpolator(method, config.hidden_size, factor).state_dict()
+
+    with torch.device("meta"):
+        described = build_interpolator(method, config.hidden_size, factor).state_dict()
+    return {
+        name: LazyTensor(tuple(tensor.shape), dtype, lambda name=name: build()[name].to(DTYPES[dtype]))  # type: ignore[misc]
+        for name, tensor in described.items()
+    }

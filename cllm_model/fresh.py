@@ -7,10 +7,10 @@ from transformers import AutoModelForCausalLM
 
 
 def difference_to_base(model: Path, tokens: int = 32) -> float:
-    """Return the largest difference in logits between a dual-branch checkpoint and its own base branch.
+    """Return the largest difference in logits between an expanded checkpoint and the base inside it.
 
     Args:
-        model: Directory of a dual-branch checkpoint.
+        model: Directory of an expanded checkpoint.
         tokens: Number of random tokens, from a fixed seed, that both read.
     """
     dual = AutoModelForCausalLM.from_pretrained(model).eval()

@@ -4,39 +4,64 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoModelForCausalLM
+
 from cllm_model import checkpoint
-from cllm_model.expand import EXPANDED
-from cllm_model.names import to_module
+from cllm_model.config import ControlLLMConfig
+from cllm_model.mean_weights import factor_weights, has_one_weight, measured_weights_of
+from cllm_model.names import to_checkpoint
+from cllm_model.tensors import DTYPES
 
-_DTYPE_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 
+def inspect(model: Path, family: str | None = None) -> dict[str, Any]:
+    """Return the facts of an expanded checkpoint, by name; sizes in bytes.
 
-def inspect(model: Path) -> dict[str, Any]:
-    """Return the facts of a dual-branch checkpoint, by name; sizes in bytes.
+    Args:
+        model: Directory of an expanded checkpoint.
+        family: The base's family, where the checkpoint does not tell it.
 
     Raises:
-        ValueError: The directory is not a valid dual-branch checkpoint.
+        ValueError: The directory is not a valid expanded checkpoint.
     """
-    config = checkpoint.check_expanded(model)
+    config, tensors = checkpoint.open_expanded(model, family)
     dual = config.dual
-    tensors = checkpoint.read_headers(model)
-    trained = {name for name in tensors if f".{EXPANDED}." in name or ".interpolator." in to_module(name)}
-    count = {name: math.prod(info.shape) for name, info in tensors.items()}
-    dtype_bytes = _DTYPE_BYTES[next(iter(tensors.values())).dtype]
-    kv_layer = 2 * config.num_key_value_heads * config.head_dim * dtype_bytes  # keys and values of one token
+    trained = _trained(config)
+    count = {name: math.prod(tensor.shape) for name, tensor in tensors.items()}
+    dtype = next(iter(tensors.values())).dtype
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    kv_layer = 2 * config.num_key_value_heads * head_dim * DTYPES[dtype].itemsize  # keys and values of one token
+    base_layers = config.num_hidden_layers - dual.num_added
+    weights: dict[int, float] = {}
+    if dual.expanded_layers:
+        weights = factor_weights(tensors, config) if has_one_weight(dual) else measured_weights_of(model, dual)
     return {
         "format": config.model_type,
         "family": config.base_model_type,
         "expansion": dual.kind,
         "branch": dual.branch,
         "merge_method": dual.merge_method,
+        "interpolation_factor": dual.interpolation_factor,
+        "factor_frozen": dual.freeze_factor,
+        "norm_alpha": dual.norm_alpha,
         "layers": config.num_hidden_layers,
+        "layers_of_base": base_layers,
         "expanded_layers": list(dual.expanded_layers),
-        "dtype": "/".join(sorted({info.dtype for info in tensors.values()})),
+        "stacked_layers": list(dual.stacked_layers),
+        "mean_weights": {str(layer): weights.get(layer) for layer in dual.expanded_layers},
+        "dtype": dtype,
         "parameters_trained": sum(count[name] for name in trained),
-        "parameters_frozen": sum(count[name] for name in tensors if name not in trained),
-        "bytes": sum(count[name] * _DTYPE_BYTES[info.dtype] for name, info in tensors.items()),
-        "kv_bytes_per_token_base": kv_layer * config.num_hidden_layers,
+        "parameters_frozen": sum(count[name] for name in tensors.keys() - trained),
+        "bytes": sum(tensor.nbytes for tensor in tensors.values()),
+        "kv_bytes_per_token_base": kv_layer * base_layers,
         "kv_bytes_per_token_dual": kv_layer * (config.num_hidden_layers + len(dual.expanded_layers)),
         "checkpoint": checkpoint.checkpoint_hash(model),
     }
+
+
+def _trained(config: ControlLLMConfig) -> set[str]:
+    """Return the tensors that training changes, as the model itself tells it."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    model.freeze_pretrained()
+    return {to_checkpoint(name) for name, parameter in model.named_parameters() if parameter.requires_grad}

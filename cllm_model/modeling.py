@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -21,6 +21,7 @@ from cllm_model.config import ControlLLMConfig
 from cllm_model.divergence import Branches
 from cllm_model.families import FAMILIES
 from cllm_model.interpolators import Interpolator, blend, build_interpolator
+from cllm_model.loading import CheckedLoading
 from cllm_model.relaxed_norm import RelaxedNorm, relax_norms
 from cllm_model.scale import TRAINED_SCALE, check_scale
 
@@ -58,7 +59,7 @@ class DualBranchLayer(nn.Module):
         return Branches(pretrained, expanded, weight, target, self.interpolator.counted(weight))
 
 
-class ControlLLMPreTrainedModel(PreTrainedModel):
+class ControlLLMPreTrainedModel(CheckedLoading):
     """What transformers needs to know of any Control LLM model."""
 
     config: ControlLLMConfig
@@ -215,9 +216,10 @@ class ControlLLMModel(ControlLLMPreTrainedModel):
 
     def _add_expanded_layers(self, cache: Cache) -> None:
         """Append the cache layers of the expanded branches: transformers sizes caches from the config's layers."""
-        if not isinstance(cache, DynamicCache) or cache.offloading:
+        offloaded = getattr(cache, "offloading", False)
+        if not isinstance(cache, DynamicCache) or offloaded:
             raise ValueError(
-                f"past_key_values: {type(cache).__name__}{' (offloaded)' if cache.offloading else ''} has no room for "
+                f"past_key_values: {type(cache).__name__}{' (offloaded)' if offloaded else ''} has no room for "
                 "the expanded branches; allowed: DynamicCache"
             )
         expanded = self.config.dual.expanded_layers

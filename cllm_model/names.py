@@ -38,6 +38,11 @@ def join_layer(layer: int, rest: str) -> str:
     return f"model.layers.{layer}.{rest}"
 
 
+def is_interpolation(name: str) -> bool:
+    """Tell whether a checkpoint tensor belongs to an interpolator, or is the factor of a relaxed norm."""
+    return ".interpolator." in to_module(name) or name.endswith(".interpolation_factor")
+
+
 def to_module(name: str) -> str:
     """Return the module name of a checkpoint tensor."""
     return _rename(name, RENAMINGS)

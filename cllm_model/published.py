@@ -5,6 +5,8 @@ and it lists the layers that are *not* new (`freezed_layers`, so spelled) instea
 is published as a plain checkpoint of its family that holds an `expansion` too.
 """
 
+import os
+from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
@@ -13,6 +15,7 @@ from cllm_model.config import ControlLLMConfig, Expansion, plain_config
 from cllm_model.families import FAMILIES, infer_family
 from cllm_model.modeling import ControlLLMForCausalLM
 from cllm_model.placement import place, regular_sites
+from cllm_model.tensors import INDEX, SINGLE, read_headers
 
 
 class PublishedConfig(ControlLLMConfig):
@@ -35,6 +38,26 @@ class PublishedConfig(ControlLLMConfig):
         super().__post_init__(**kwargs)
         self.use_cache = True  # the authors trained with it off and saved that; it says nothing about inference
 
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the fields of a checkpoint's config.json, and the keywords that are left."""
+        values, left = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if is_published_stack(values):
+            values = values | {"base_model_type": values["model_type"], "model_type": cls.model_type}
+        return values, left | {"name_or_path": str(pretrained_model_name_or_path)}
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Return the configuration; the keyword `base_model_type` names the family where config.json does not."""
+        values = dict(config_dict)
+        named = kwargs.pop("base_model_type", None)
+        if values.get("expansion"):
+            directory = kwargs.get("name_or_path")
+            values["base_model_type"] = base_family(values, Path(directory) if directory else None, named)
+        return super().from_dict(values, **kwargs)
+
     def _parse_expansion(self, values: dict[str, Any]) -> Expansion:
         return from_published(values, self.num_hidden_layers)
 
@@ -55,6 +78,39 @@ def is_published_stack(values: dict[str, Any]) -> bool:
         and expansion.get("expand_type") == "stack"
         and expansion.get("num_exp_layers", 0) > 0
     )
+
+
+def base_family(values: dict[str, Any], directory: Path | None = None, named: str | None = None) -> str:
+    """Return the base family of a published checkpoint.
+
+    Args:
+        values: The fields of its config.json.
+        directory: Where its weights are, whose names help to tell the family; they may be elsewhere.
+        named: The family that the user names; needed where nothing else tells it.
+
+    Raises:
+        ValueError: The family cannot be told, or is not the one that was named.
+    """
+    told = values["model_type"] if is_published_stack(values) else values.get("base_model_type")
+    if not told:
+        try:
+            told = _infer(values, directory)
+        except ValueError:
+            if named is None:
+                raise
+            told = named
+    if named not in (None, told):
+        raise ValueError(f"base_model_type: {named!r} is named, but the checkpoint is of the family {told!r}")
+    return told
+
+
+def _infer(values: dict[str, Any], directory: Path | None) -> str:
+    try:
+        return infer_family(values)
+    except ValueError:
+        if directory is None or not any((directory / name).is_file() for name in (SINGLE, INDEX)):
+            raise
+        return infer_family(values, set(read_headers(directory)))
 
 
 def from_published(values: dict[str, Any], num_layers: int) -> Expansion:
@@ -95,14 +151,10 @@ def from_published(values: dict[str, Any], num_layers: int) -> Expansion:
     return expansion
 
 
-def to_published(config: ControlLLMConfig) -> PreTrainedConfig:
-    """Return the configuration in the published format; what that records of training has the authors' defaults.
-
-    Raises:
-        ValueError: The published format has no word for something that the expansion holds.
-    """
+def published_fields(config: ControlLLMConfig) -> dict[str, Any]:
+    """Return the published form of `expansion`; what that records of training has the authors' defaults."""
     expansion = config.dual
-    published = {
+    return {
         "expand_type": expansion.kind,
         "merge_method": expansion.merge_method,
         "freezed_layers": sorted(
@@ -119,13 +171,34 @@ def to_published(config: ControlLLMConfig) -> PreTrainedConfig:
         "freeze_ori_layers": True,
         "freeze_ori_non_layers": True,
     }
-    if from_published(published, config.num_hidden_layers) != expansion:
+
+
+def to_published(config: ControlLLMConfig) -> PreTrainedConfig:
+    """Return the configuration in the published format.
+
+    Raises:
+        ValueError: The published format has no word for something that the expansion holds.
+    """
+    expansion, published = config.dual, published_fields(config)
+    try:
+        read_back = from_published(published, config.num_hidden_layers)
+    except ValueError:
+        read_back = None
+    if read_back != expansion:
         raise ValueError("expansion: the published format cannot say where its layers are; it takes them in turn")
     fields = config.family_fields()
     if expansion.kind == "stack":
         return plain_config(config.base_model_type, fields | {"expansion": published})
     fields["architectures"] = [PublishedConfig.architecture]
     return PublishedConfig(**fields, base_model_type=config.base_model_type, expansion=published)
+
+
+def merged_back_config(config: ControlLLMConfig) -> PreTrainedConfig:
+    """Return the family's configuration of a model that was merged back: a negative `num_exp_layers` says so."""
+    published = published_fields(config)
+    plain = config.base_config()
+    plain.expansion = published | {"num_exp_layers": -published["num_exp_layers"]}
+    return plain
 
 
 def from_published_config(config: PublishedConfig) -> ControlLLMConfig:
