@@ -1,7 +1,7 @@
 """Recipes: everything a training run depends on, as one typed tree read from YAML.
 
-This is the only place where a default is written. Unknown keys and wrong values are refused with the field, the value
-and the choices. Nothing here reads data or touches a model.
+This and `training.method` are the only places where a default is written. Unknown keys and wrong values are refused
+with the field, the value and the choices. Nothing here reads data or touches a model.
 """
 
 import difflib
@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from training.method import Divergence, Expansion, Section
 
 SkillName = Literal["reverse", "add", "compare", "capitals", "letters", "count", "help", "smalltalk", "tavi"]
 
@@ -19,11 +21,7 @@ class RecipeError(ValueError):
     """A recipe that cannot be used; the message names the field, the value and the choices."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True)
-
-
-class Train(_Section):
+class Train(Section):
     """One optimisation: AdamW with warm-up and a cosine schedule, loss on the answers."""
 
     steps: int = Field(default=1000, gt=0)
@@ -59,7 +57,7 @@ class BaselineTrain(Train):
     check_prompts: int = Field(default=100, gt=0)
 
 
-class Stage(_Section):
+class Stage(Section):
     """One stage of a base's training, with an optimizer and a schedule of its own."""
 
     weights: dict[SkillName, float] = Field(default={}, description="how often a skill is drawn, 1 where not named")
@@ -69,7 +67,7 @@ class Stage(_Section):
     train: Train = Train()
 
 
-class Made(_Section):
+class Made(Section):
     """A base model made here: a small Llama with a character tokenizer, trained on the original skills."""
 
     hidden_size: int = Field(default=96, gt=0)
@@ -81,7 +79,7 @@ class Made(_Section):
     stages: list[Stage] = Field(default=[Stage()], min_length=1)
 
 
-class Base(_Section):
+class Base(Section):
     """The pre-trained model: a checkpoint directory, or one made here.
 
     With both, the checkpoint is taken for what `make` gave before (its last stages are slow), and the report says so.
@@ -97,7 +95,7 @@ class Base(_Section):
         return self
 
 
-class FileSkill(_Section):
+class FileSkill(Section):
     """A skill read from JSONL files of chat messages; the last message is the answer."""
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
@@ -107,37 +105,7 @@ class FileSkill(_Section):
     test: Path
 
 
-class Expansion(_Section):
-    """Which layers become dual-branch, and how the branches are merged."""
-
-    layers: int = Field(default=4, gt=0)
-    method: str = "dlerp"
-    initial_factor: float = Field(default=0.0, description="logit of the interpolation weight at the start")
-
-    @field_validator("method")
-    @classmethod
-    def _known(cls, method: str) -> str:
-        from cllm_model.interpolators import MERGE_METHODS  # imports torch: not for everybody who reads a recipe
-
-        if method not in MERGE_METHODS:
-            raise ValueError(f"not one of {', '.join(MERGE_METHODS)}")
-        return method
-
-
-class Divergence(_Section):
-    """The divergence loss; weight -1 takes each layer's own interpolation weight."""
-
-    loss: Literal["cosine", "mse", "none"] = "mse"
-    weight: float = 1.0
-
-    @model_validator(mode="after")
-    def _weight(self) -> Self:
-        if self.weight < 0 and self.weight != -1:
-            raise ValueError("`weight` is at least 0, or -1 for the layer's own interpolation weight")
-        return self
-
-
-class Rehearsal(_Section):
+class Rehearsal(Section):
     """Self-rehearsal: the frozen base writes requests and answers, and the dual model is held to its predictions."""
 
     sequences: int = Field(default=2048, gt=0)
@@ -148,7 +116,7 @@ class Rehearsal(_Section):
     gate: float = Field(default=1.0, ge=0, description="weight of the mean interpolation weight")
 
 
-class Evaluation(_Section):
+class Evaluation(Section):
     """Exact match of greedy answers, each skill alone."""
 
     split: Literal["validation", "test"] = "test"
@@ -157,13 +125,13 @@ class Evaluation(_Section):
     max_new_tokens: int = Field(default=128, gt=0)
 
 
-class Baselines(_Section):
+class Baselines(Section):
     """Other ways to learn the new skill from the same base and data, for comparison."""
 
     full_fine_tuning: BaselineTrain | None = None
 
 
-class Example(_Section):
+class Example(Section):
     """A request shown in the report with everybody's answer."""
 
     skill: SkillName
@@ -171,7 +139,7 @@ class Example(_Section):
     wording: int = Field(default=0, ge=0)
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A whole run."""
 
     name: str = "run"
@@ -205,7 +173,33 @@ class Recipe(_Section):
             raise ValueError("rehearsal.batch_size is larger than rehearsal.sequences")
         if isinstance(self.new, FileSkill) and self.new.train is None:
             raise ValueError("new.train: name a JSONL file")
+        self._check_losses()
         return self
+
+    def _check_losses(self) -> None:
+        """Refuse terms that would have no effect on the expansion, and an expansion that no term would train."""
+        expansion, divergence = self.expansion, self.divergence
+        if not expansion.has_branches and divergence.loss != "none":
+            raise ValueError(
+                f"divergence.loss ({divergence.loss!r}) compares branches, and expansion.kind 'stack' has none: "
+                "it must be 'none'"
+            )
+        if expansion.chooses and (divergence.is_off or divergence.weight != -1):
+            raise ValueError(
+                "expansion.method 'moe' is a choice, through which no gradient passes: its gate learns from the "
+                "divergence loss of divergence.weight -1 only"
+            )
+        if expansion.has_branches and expansion.method == "proj" and divergence.is_off:
+            raise ValueError("expansion.method 'proj' learns its map from the divergence loss, and there is none of it")
+        if self.rehearsal and self.rehearsal.gate and not expansion.trains_weight:
+            raise ValueError(
+                "rehearsal.gate weighs the interpolation weights, and none of them trains in this expansion: "
+                "it must be 0"
+            )
+        if self.train.gate_learning_rate is not None and not expansion.trains_interpolator:
+            raise ValueError(
+                "train.gate_learning_rate is for interpolators, and none of them trains in this expansion: leave it out"
+            )
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -65,7 +65,7 @@ class LayerReport(_Part):
 
 
 class TrainingReport(_Part):
-    """The optimisation of the dual-branch model, and of what it is compared with."""
+    """The optimisation of the expanded model, and of what it is compared with."""
 
     steps: int
     base_reused: bool = Field(description="the base was made by an earlier run of the same recipe's base stages")
@@ -75,7 +75,7 @@ class TrainingReport(_Part):
     frozen_parameters: int
     loss_curve: list[dict[str, float]]
     base_loss_curve: list[dict[str, float]]
-    layers: list[LayerReport]
+    layers: list[LayerReport] = Field(description="the dual-branch layers; a stacked expansion has none")
     rehearsal_samples: list[str]
     full_fine_tuning: dict[str, Any] | None = None
 

@@ -16,6 +16,7 @@ from cllm_model import checkpoint
 from cllm_model.divergence import Divergence
 from cllm_model.expand import expand
 from cllm_model.modeling import ControlLLMForCausalLM
+from cllm_model.placement import choose_sites
 from training import data, evaluate, rehearsal, report, skills
 from training.base import make_base
 from training.baseline import full_fine_tuning
@@ -66,7 +67,14 @@ def prepare(recipe: Recipe) -> dict[str, list[data.Chat]]:
     if (recipe.output / "model").exists():
         raise RecipeError(f"output = {str(recipe.output)!r}: it holds a model already; choose another with --output")
     if recipe.base.path is not None:
-        checkpoint.check_base(recipe.base.path)
+        depth = checkpoint.check_base(recipe.base.path).num_hidden_layers
+    else:
+        assert recipe.base.make is not None
+        depth = recipe.base.make.layers
+    try:
+        choose_sites(_sites(recipe), depth)
+    except ValueError as error:
+        raise RecipeError(f"expansion.{error}") from error
     for example in recipe.examples:
         skill = skills.SKILLS[example.skill]
         if example.wording >= len(skill.wordings):
@@ -82,6 +90,15 @@ def prepare(recipe: Recipe) -> dict[str, list[data.Chat]]:
         assert recipe.new.train is not None
         data.read_jsonl(recipe.new.train)
     return tests
+
+
+def _sites(recipe: Recipe) -> int | list[int]:
+    """The base's layers to copy: their number, or a list."""
+    chosen = recipe.expansion
+    if chosen.at is not None:
+        return chosen.at
+    assert chosen.layers is not None
+    return chosen.layers
 
 
 def _name(source: str | FileSkill) -> str:
@@ -104,12 +121,16 @@ def _stages(state: _Run, tests: dict[str, list[data.Chat]], beside: Path) -> rep
     with state.stage("data"):
         drawn = data.draw(recipe.new, "train", config.steps * config.batch_size, recipe.seed)
         rows = data.dataset(tokenizer, drawn, config.batch_size, seed=recipe.seed)
+    chosen = recipe.expansion
     expand(
         base_dir,
         state.scratch / "dual",
-        recipe.expansion.layers,
-        recipe.expansion.method,
-        recipe.expansion.initial_factor,
+        _sites(recipe),
+        chosen.method,
+        chosen.initial_factor,
+        chosen.kind,
+        chosen.freeze_factor,
+        chosen.norm_alpha,
     )
     dual = ControlLLMForCausalLM.from_pretrained(state.scratch / "dual")
     trainer, samples = _train(state, dual, tokenizer, rows)

@@ -1,4 +1,4 @@
-"""Optimisation on TRL's `SFTTrainer`: the plain one, and the one that adds what a dual-branch model needs.
+"""Optimisation on TRL's `SFTTrainer`: the plain one, and the one that adds what an expanded model needs.
 
 Loop, precision, accumulation and logging are TRL's and transformers'. Ours are the terms added to the cross entropy:
 the divergence loss, and on rehearsed sequences the distance to the base model and the mean interpolation weight.
@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from cllm_model.divergence import Branches, Divergence
+from cllm_model.config import Expansion
+from cllm_model.divergence import OWN_WEIGHT, Branches, Divergence
 from cllm_model.modeling import ControlLLMForCausalLM
 from training.losses import masked_mean, mixing, token_kl
 from training.recipe import Rehearsal, Train
@@ -72,16 +73,30 @@ def log_steps(trainer: SFTTrainer) -> None:
     trainer.add_callback(LogSteps)
 
 
+def _check_divergence(divergence: Divergence | None, dual: Expansion) -> None:
+    if divergence is not None and not dual.expanded_layers:
+        raise ValueError("divergence: a stacked expansion has no branches to compare; it must be None")
+    if dual.merge_method == "moe" and dual.expanded_layers:
+        if divergence is None or divergence.weight != OWN_WEIGHT:
+            raise ValueError(
+                f"divergence: {divergence} gives the gate of merge method 'moe' no gradient, and its choice passes "
+                f"none; only a weight of {OWN_WEIGHT:g} does"
+            )
+
+
 class ControlTrainer(SFTTrainer):
-    """Trains the expanded layers and interpolators of a dual-branch model; everything else is frozen.
+    """Trains what an expansion added: expanded and stacked layers, and interpolators; everything else is frozen.
 
     Args:
-        model: The dual-branch model.
-        divergence: The divergence loss, or None for none of it.
+        model: The expanded model.
+        divergence: The divergence loss, or None for none of it; a model without branches has none.
         rehearsal: Weights of the rehearsal terms.
         pool: Rehearsed batches (`input_ids`, `attention_mask`), drawn one for each micro-batch; None for none.
         gate_learning_rate: Learning rate of the interpolators, if it is their own.
         kwargs: `SFTTrainer`'s arguments.
+
+    Raises:
+        ValueError: The divergence loss has nothing to compare, or the model needs one with a weight of its own.
     """
 
     def __init__(
@@ -93,6 +108,7 @@ class ControlTrainer(SFTTrainer):
         gate_learning_rate: float | None = None,
         **kwargs: Any,
     ) -> None:
+        _check_divergence(divergence, model.config.dual)
         model.freeze_pretrained()
         model.model.keep_branches = True
         super().__init__(model=model, **kwargs)
@@ -109,7 +125,7 @@ class ControlTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Cross entropy, plus the terms of a dual-branch model.
+        """Cross entropy, plus the terms of an expanded model.
 
         TRL's forward goes past the causal model's own (its head is fused), so the branches are read from the backbone.
         """
@@ -140,11 +156,13 @@ class ControlTrainer(SFTTrainer):
             dual = model(**batch, use_cache=False).logits
             self._record("rehearsed", backbone.branches, batch["attention_mask"])
             kl = masked_mean(token_kl(base, dual), batch["attention_mask"])
-            gates = [b.weight.expand(*dual.shape[:2], 1).squeeze(-1) for b in backbone.branches.values()]
-            gate = masked_mean(torch.stack(gates).mean(dim=0), batch["attention_mask"])
             self._note("kl", kl.item())
-            self._note("gate", gate.item())
-            total = total + self.rehearsal.kl * kl + self.rehearsal.gate * gate
+            total = total + self.rehearsal.kl * kl
+            if backbone.branches:
+                gates = [b.weight.expand(*dual.shape[:2], 1).squeeze(-1) for b in backbone.branches.values()]
+                gate = masked_mean(torch.stack(gates).mean(dim=0), batch["attention_mask"])
+                self._note("gate", gate.item())
+                total = total + self.rehearsal.gate * gate
         return total
 
     def _note(self, name: str, value: float) -> None:

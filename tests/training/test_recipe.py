@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from training.recipe import RecipeError, load
 
@@ -27,6 +28,26 @@ def test_the_shipped_recipe_loads() -> None:
         ("base.make.train=1", ("base.make.train = 1", "stages")),
         ("expansion.method=mean", ("expansion.method = 'mean'", "lerp, dlerp")),
         ("divergence.loss=l1", ("divergence.loss = 'l1'", "'cosine', 'mse' or 'none'")),
+        ("expansion.kind=both", ("expansion.kind = 'both'", "'concat', 'stack' or 'hybrid'")),
+        ("expansion.layers=0", ("expansion.layers = 0", "greater than 0")),
+        ("expansion.layers=null", ("expansion", "one of `layers`", "`at`")),
+        ("expansion.at=[1]", ("expansion", "one of `layers`", "the other is null")),
+        ("expansion={at: [1, 0]}", ("`at` ([1, 0])", "ascending")),
+        ("expansion={at: [1, 1]}", ("`at` ([1, 1])", "ascending")),
+        ("expansion={at: [-1]}", ("expansion.at.0 = -1", "greater than or equal to 0")),
+        ("expansion={at: []}", ("expansion.at = []", "at least 1 item")),
+        ("expansion.kind=hybrid", ("hybrid", "even number")),
+        ("expansion={at: [0, 1, 2], kind: hybrid}", ("hybrid", "even number")),
+        ("expansion.initial_factor=null", ("`initial_factor` null", "'lerp' only, not 'dlerp'")),
+        ("expansion={method: lerp, initial_factor: null, freeze_factor: true}", ("`freeze_factor` needs",)),
+        ("expansion={method: lerp, initial_factor: null, norm_alpha: -1}", ("`norm_alpha -1` needs",)),
+        ("expansion.initial_factor=.nan", ("expansion.initial_factor = nan", "finite")),
+        ("expansion.norm_alpha=2", ("expansion.norm_alpha = 2", "0 to 1, or -1")),
+        ("expansion={kind: stack, norm_alpha: 0.1}", ("`norm_alpha` has no effect", "stack")),
+        ("expansion={kind: stack, freeze_factor: true}", ("`freeze_factor` has no effect", "stack")),
+        ("expansion={method: moe}", ("moe", "divergence.weight -1 only")),
+        ("expansion={kind: stack}", ("divergence.loss ('mse')", "'none'")),
+        ("divergence={loss: none, weight: 0.5}", ("`weight` (0.5) has no effect",)),
         ("divergence.weight=-2", ("-2", "-1 for the layer's own")),
         ("train.learning_rate=0", ("train.learning_rate = 0", "greater than 0")),
         ("train.accumulation=3", ("accumulation", "batch_size")),
@@ -45,6 +66,56 @@ def test_refusals_name_field_value_and_choices(recipe_file: Path, override: str,
     message = refusal(recipe_file, override)
     for part in said:
         assert part in message
+
+
+NONE = "divergence={loss: none}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["expansion={method: proj}", NONE], "learns its map from the divergence loss"),
+        (["expansion={method: proj}", "divergence.weight=0"], "learns its map from the divergence loss"),
+        (["expansion={method: moe}", NONE], "divergence.weight -1 only"),
+        (["expansion={kind: stack}", NONE], "rehearsal.gate .* it must be 0"),
+        (["expansion={method: lerp, initial_factor: null}"], "rehearsal.gate .* it must be 0"),
+        (["expansion={method: slerp, freeze_factor: true}"], "rehearsal.gate .* it must be 0"),
+        (["expansion={kind: stack}", NONE, "rehearsal=null", "train.gate_learning_rate=1"], "gate_learning_rate"),
+        (
+            ["expansion={method: lerp, freeze_factor: true}", "rehearsal=null", "train.gate_learning_rate=1"],
+            "train.gate_learning_rate .* leave it out",
+        ),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(recipe_file: Path, overrides: list[str], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        load(recipe_file, overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["expansion={at: [0, 1], kind: hybrid, method: slerp}"],
+        ["expansion={kind: stack}", NONE, "rehearsal.gate=0"],
+        ["expansion={method: moe}", "divergence.weight=-1", "train.gate_learning_rate=1e-3"],
+        ["expansion={method: lerp, initial_factor: null}", "rehearsal.gate=0"],
+        ["expansion={method: dlerp, freeze_factor: true}"],
+        ["expansion={method: prog, freeze_factor: true}", "rehearsal=null", "train.gate_learning_rate=1e-3"],
+        ["expansion={norm_alpha: -1, method: lerp}"],
+    ],
+)
+def test_the_whole_architecture_can_be_asked_for(recipe_file: Path, tmp_path: Path, overrides: list[str]) -> None:
+    """And what a report keeps of a recipe is the same recipe again."""
+    recipe = load(recipe_file, overrides)
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    assert load(again) == recipe
+
+
+def test_layers_default_to_four_unless_they_are_listed(recipe_file: Path) -> None:
+    assert load(recipe_file, ["expansion={}"]).expansion.layers == 4
+    listed = load(recipe_file, ["expansion={at: [1]}"]).expansion
+    assert (listed.layers, listed.at) == (None, [1])
 
 
 def test_files_that_are_no_recipe(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The dual-branch trainer: what trains, what is added to the loss, and self-rehearsal."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from cllm_model.divergence import Divergence
+from cllm_model.divergence import OWN_WEIGHT, Divergence
 from cllm_model.expand import expand
+from cllm_model.interpolators import MERGE_METHODS
 from cllm_model.modeling import ControlLLMForCausalLM
 from training import data, rehearsal
 from training.losses import masked_mean, mixing, token_kl
@@ -24,24 +25,34 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture
-def dual(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> ControlLLMForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
-    expand(tmp_path / "base", tmp_path / "dual", 2, "dlerp", -1.0)
-    return ControlLLMForCausalLM.from_pretrained(tmp_path / "dual")
+def expanded(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Callable[..., ControlLLMForCausalLM]:
+    """Returns a function (`expand`'s arguments) -> fresh expansion of a tiny base."""
+
+    def build(layers: int | list[int], method: str, factor: float | None, **options: Any) -> ControlLLMForCausalLM:
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+            initializer_range=0.2,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+        )
+        LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
+        expand(tmp_path / "base", tmp_path / "dual", layers, method, factor, **options)
+        return ControlLLMForCausalLM.from_pretrained(tmp_path / "dual")
+
+    return build
+
+
+@pytest.fixture
+def dual(expanded: Callable[..., ControlLLMForCausalLM]) -> ControlLLMForCausalLM:
+    return expanded(2, "dlerp", -1.0)
 
 
 def pool(tokenizer: PreTrainedTokenizerFast, parts: int) -> Iterator[dict[str, torch.Tensor]]:
@@ -59,7 +70,7 @@ def trainer_of(
     return ControlTrainer(model=dual, args=args, train_dataset=rows, processing_class=tokenizer, **settings)
 
 
-def test_only_expanded_layers_and_interpolators_change(
+def test_the_base_stays_and_the_log_shows_the_terms(
     dual: ControlLLMForCausalLM, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     before = {name: tensor.clone() for name, tensor in dual.named_parameters()}
@@ -76,6 +87,103 @@ def test_only_expanded_layers_and_interpolators_change(
     assert log["kl"] == pytest.approx(0, abs=1e-5)
     assert log["gate"] == pytest.approx(torch.tensor(-1.0).sigmoid().item(), abs=1e-4)
     assert trainer.state.log_history[2]["divergence"] > 0
+
+
+CASES = [
+    pytest.param("lerp", {"kind": "stack"}, id="stack"),
+    pytest.param("lerp", {"factor": None}, id="null factor"),
+    pytest.param("lerp", {"norm_alpha": 0.2}, id="fixed norm"),
+    pytest.param("lerp", {"norm_alpha": -1}, id="dynamic norm"),
+    pytest.param("lerp", {"norm_alpha": -1, "freeze_factor": True}, id="dynamic norm, frozen"),
+    *(
+        pytest.param(method, {"kind": kind, "freeze_factor": frozen}, id=f"{kind} {method}{', frozen' * frozen}")
+        for kind, frozen in (("concat", False), ("concat", True), ("hybrid", False))
+        for method in MERGE_METHODS
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "options"), CASES)
+def test_every_expansion_trains_what_it_added(
+    method: str,
+    options: dict[str, Any],
+    expanded: Callable[..., ControlLLMForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+) -> None:
+    """All of it moves within three updates, the rest is bit-identical, and so is the base at scale 0."""
+    model = expanded(2, method, **{"factor": 0.3} | options)
+    before = {name: tensor.clone() for name, tensor in model.named_parameters()}
+    stacked = tuple(f"model.layers.{layer}." for layer in model.config.dual.stacked_layers)
+    added = {n for n in before if ".expanded_layer." in n or ".interpolator." in n or n.startswith(stacked)}
+    if options.get("freeze_factor"):
+        added -= {name for name in added if name.endswith(("factor", ".fc.bias", ".gate.bias"))}
+    ids = torch.randint(5, 90, (2, 9), generator=torch.Generator().manual_seed(0))
+    base = model(ids, control_scale=0.0).logits
+    divergence = Divergence("mse", -1 if method == "moe" else 1.0) if model.config.dual.expanded_layers else None
+    trainer = trainer_of(
+        model, tokenizer, tmp_path, divergence=divergence, rehearsal=Rehearsal(gate=0.0), pool=pool(tokenizer, 1)
+    )
+    trainer.train()
+    changed = {name for name, tensor in model.named_parameters() if not torch.equal(tensor, before[name])}
+    assert changed == added
+    assert torch.equal(model(ids, control_scale=0.0).logits, base)
+    log = trainer.state.log_history[2]
+    layers = {key.partition("/")[2] for key in log if key.startswith("weight_new/")}
+    assert layers == {str(layer) for layer in model.config.dual.expanded_layers}
+    assert ("divergence" in log) == ("gate" in log) == bool(layers)
+
+
+# What the divergence loss of a layer gives a gradient in the layer's own interpolator, at weight 1 and at its own.
+LEARNS = {
+    "lerp": (set(), {"factor"}),
+    "slerp": (set(), {"factor"}),
+    "dlerp": (set(), {"fc.weight", "fc.bias"}),
+    "dlerpin": (set(), {"fc.weight", "fc.bias"}),
+    "moe": (set(), {"gate.weight", "gate.bias"}),
+    "proj": ({"linear_proj.weight"}, {"factor", "linear_proj.weight"}),
+    "prog": (set(), {"factor"}),
+}
+
+
+@pytest.mark.parametrize("weight", [1.0, OWN_WEIGHT])
+@pytest.mark.parametrize("loss", ["mse", "cosine"])
+@pytest.mark.parametrize("method", MERGE_METHODS)
+def test_what_the_divergence_alone_teaches(
+    method: str, loss: str, weight: float, expanded: Callable[..., ControlLLMForCausalLM]
+) -> None:
+    model = expanded(2, method, 0.3)
+    model.freeze_pretrained()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    model.model.keep_branches = True
+    model(torch.randint(5, 90, (8, 9), generator=generator))
+    last = model.model.layers[3]
+    Divergence(loss, weight)(model.model.branches[3]).backward()
+    moved = {name for name, p in last.interpolator.named_parameters() if p.grad is not None and p.grad.any()}
+    assert moved == LEARNS[method][weight == OWN_WEIGHT]
+    assert all(p.grad is not None and p.grad.any() for p in last.expanded_layer.parameters())
+    assert all(p.grad is None for p in last.pretrained_layer.parameters())
+
+
+def test_a_divergence_that_cannot_work_is_refused(
+    expanded: Callable[..., ControlLLMForCausalLM], tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="divergence: a stacked expansion has no branches"):
+        trainer_of(expanded(2, "lerp", 0.0, kind="stack"), tokenizer, tmp_path / "stack")
+
+
+@pytest.mark.parametrize("divergence", [None, Divergence("mse", 1.0)])
+def test_a_choice_is_not_trained_without_its_own_weight(
+    divergence: Divergence | None,
+    expanded: Callable[..., ControlLLMForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ValueError, match="gate of merge method 'moe' no gradient.* only a weight of -1 does"):
+        trainer_of(expanded(2, "moe", 0.3), tokenizer, tmp_path, divergence=divergence)
 
 
 def test_divergence_is_added_and_its_gradient_arrives(

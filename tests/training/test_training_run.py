@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import cllm_model  # noqa: F401 - registers the model
 from cllm_model.checkpoint import checkpoint_hash
 from cllm_model.expand import extract
 from training import report
 from training import run as run_module
-from training.recipe import load
+from training.recipe import RecipeError, load
 
 
 @pytest.fixture
@@ -56,6 +56,54 @@ def test_run_writes_a_checkpoint_and_its_report(finished: Path, tree: dict[str, 
     assert torch.isfinite(model(input_ids=ids).logits).all()
 
 
+@pytest.mark.parametrize(
+    ("expansion", "others", "dual", "stacked"),
+    [
+        ({"kind": "stack", "at": [0]}, {"divergence": {"loss": "none"}, "gate": 0}, [], [1]),
+        ({"kind": "hybrid", "at": [0, 1], "method": "slerp", "norm_alpha": -1}, {"gate": 1}, [2], [1]),
+        ({"layers": 2, "method": "moe"}, {"divergence": {"weight": -1}, "gate": 1}, [0, 1], []),
+        ({"layers": 1, "method": "lerp", "initial_factor": None}, {"gate": 0}, [1], []),
+    ],
+    ids=["stack", "hybrid", "moe", "null factor"],
+)
+def test_runs_of_other_expansions(
+    expansion: dict[str, Any],
+    others: dict[str, Any],
+    dual: list[int],
+    stacked: list[int],
+    tree: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    """From recipe to report; only dual-branch layers have a weight and an alignment to report."""
+    tree["expansion"] = expansion
+    tree["rehearsal"]["gate"] = others.pop("gate")
+    tree |= others | {"baselines": {}, "output": str(tmp_path / "out")}
+    file = tmp_path / "other.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    found = report.read(run_module.run(load(file)))
+    assert [layer.layer for layer in found.training.layers] == dual
+    assert all(0 <= layer.weight_new <= 1 for layer in found.training.layers)
+    assert found.checks["base_at_scale_0"] == 0
+    assert found.recipe["expansion"]["kind"] == expansion.get("kind", "concat")
+    config = AutoConfig.from_pretrained(tmp_path / "out" / "model").dual
+    assert (list(config.expanded_layers), list(config.stacked_layers)) == (dual, stacked)
+    assert ("divergence" in found.training.loss_curve[0]) == ("gate" in found.training.loss_curve[0]) == bool(dual)
+
+
+@pytest.mark.parametrize(
+    ("expansion", "said"),
+    [
+        ("{layers: 3}", "expansion.layers: 3 does not divide the base's 2 layers; allowed: 1, 2"),
+        ("{at: [1, 2]}", "expansion.layers: 2 is out of range; the base has layers 0 to 1"),
+    ],
+)
+def test_layers_that_the_base_does_not_have_are_refused_before_training(
+    recipe_file: Path, expansion: str, said: str
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        run_module.run(load(recipe_file, [f"expansion={expansion}"]))
+
+
 def test_a_reused_base_is_named_as_such_but_not_its_directory(
     finished: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
@@ -93,8 +141,11 @@ def test_skills_from_files_on_a_given_base(finished: Path, tree: dict[str, Any],
     assert not found.training.base_reused
 
 
-def test_same_seed_same_weights(recipe_file: Path, tmp_path: Path) -> None:
-    changes = ["baselines.full_fine_tuning=null", "rehearsal=null"]
+@pytest.mark.parametrize("method", ["dlerp", "moe"])  # a fresh gate of moe is random
+def test_same_seed_same_weights(method: str, finished: Path, recipe_file: Path, tmp_path: Path) -> None:
+    extract(finished.parent / "model", tmp_path / "base")
+    changes = ["baselines.full_fine_tuning=null", "rehearsal=null", "divergence.weight=-1"]
+    changes += [f"base.path={tmp_path / 'base'}", f"expansion.method={method}"]
     hashes = {
         checkpoint_hash(run_module.run(load(recipe_file, [*changes, f"output={tmp_path / name}"])).parent / "model")
         for name in ("a", "b")
