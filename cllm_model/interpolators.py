@@ -33,7 +33,7 @@ class Interpolator(nn.Module):
     """
 
     linear: ClassVar[bool] = True
-    fold: ClassVar[Fold | None] = None
+    fold: ClassVar["staticmethod[[Tensor, Tensor, float], Tensor] | None"] = None
 
     def __init__(self, hidden_size: int, initial_factor: float | None = 0.0) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Lerp(Interpolator):
     Without a factor (None, the published ``null``) the weight is 1 and the layer has no interpolation parameter.
     """
 
-    fold = staticmethod(fold_linear)
+    fold: ClassVar["staticmethod[[Tensor, Tensor, float], Tensor] | None"] = staticmethod(fold_linear)
 
     factor: nn.Parameter | None
 
@@ -102,7 +102,7 @@ class Lerp(Interpolator):
 
     def reset_parameters(self) -> None:
         """Give each layer the same starting weight."""
-        if self.factor is not None:
+        if self.factor is not None and self.initial_factor is not None:
             init.constant_(self.factor, self.initial_factor)
 
     def factor_parameter(self) -> nn.Parameter | None:
@@ -157,6 +157,7 @@ class DLerp(Interpolator):
 
     def reset_parameters(self) -> None:
         """Give each token the same starting weight."""
+        assert self.initial_factor is not None
         init.zeros_(self.fc.weight)
         init.constant_(self.fc.bias, self.initial_factor)
 
@@ -195,6 +196,7 @@ class MoE(Interpolator):
 
         Whatever a fresh gate chooses, both branches give the same.
         """
+        assert self.initial_factor is not None
         self.gate.reset_parameters()
         init.zeros_(self.gate.bias)
         init.constant_(self.gate.bias[1:], self.initial_factor)

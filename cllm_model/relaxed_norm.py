@@ -36,6 +36,7 @@ class RelaxedNorm(nn.Module):
         """Start with a gain of 1 and the initial factor."""
         init.ones_(self.weight)
         if self.interpolation_factor is not None:
+            assert self.initial_factor is not None
             init.constant_(self.interpolation_factor, self.initial_factor)
 
     def share(self) -> Tensor | float:

@@ -32,3 +32,17 @@ def assert_greedy(hf: Any, prompts: Sequence[list[int]], answers: Sequence[list[
     total = sum(map(len, answers))
     print(f"compared {compared} of {total} tokens; {total - compared} cut at margins below {MARGIN:g}")  # noqa: T201
     assert compared >= 0.95 * total
+
+
+@torch.no_grad()
+def logprob_errors(
+    hf: Any, prompts: Sequence[list[int]], answers: Sequence[list[int]], scales: Sequence[float], found: Sequence[Any]
+) -> torch.Tensor:
+    """How far the logprobs of each answer's own tokens, found as {token: logprob} per step, are from Hugging Face's."""
+    errors = []
+    for prompt, answer, scale, steps in zip(prompts, answers, scales, found, strict=True):
+        hf.control_scale = scale
+        logits = hf(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        expected = logits.float().log_softmax(-1)
+        errors += [abs(expected[i, token].item() - steps[i][token]) for i, token in enumerate(answer)]
+    return torch.tensor(errors)

@@ -20,8 +20,19 @@ from vllm import LLM, SamplingParams
 from cllm_model.vllm import register
 from cllm_model.vllm.dial import TAP
 from cllm_model.vllm.request import cache_salt, mark
+from cllm_model.vllm.stack import hf_overrides
 
 BLOCK = 32
+OPTIONS: dict[str, Any] = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "block_size": BLOCK,
+    "max_model_len": 256,
+    "max_num_seqs": 32,
+    "kv_cache_memory_bytes": 2**26,
+    "disable_log_stats": False,
+}
+"""Engine options that suit a tiny model in a test."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +48,19 @@ _started: list[LLM] = []
 
 
 def start(path: Path, **options: Any) -> LLM:
+    """Start an engine, and keep it."""
     register()
     engine = LLM(
         str(path),
-        **{
-            "dtype": "float32",
-            "enforce_eager": True,
-            "block_size": BLOCK,
-            "max_model_len": 256,
-            "max_num_seqs": 32,
-            "kv_cache_memory_bytes": 2**26,
-            "disable_log_stats": False,
-            "logits_processors": [TAP],
-            **options,
-        },
+        **{**OPTIONS, "logits_processors": [TAP], "hf_overrides": hf_overrides(path), **options},
     )
+    return keep(engine)
+
+
+def keep(engine: LLM) -> LLM:
+    """Keep an engine until the process ends."""
+    # At exit, each would tidy up by collecting garbage several times over all that the others hold: minutes, for many.
+    engine.llm_engine.engine_core._finalizer.atexit = False
     _started.append(engine)
     return engine
 

@@ -22,6 +22,11 @@ TAP = "cllm_model.vllm.dial:ScaleTap"
 _KEY = "control_llm.dial"
 
 
+def logits_processors(config: VllmConfig) -> list[str]:
+    """Return what vLLM's option `logits_processors` needs for the dial under the model runner that will run."""
+    return [] if config.use_v2_model_runner else [TAP]
+
+
 class Dial:
     """Control scales of one engine: by request slot, and spread over the rows of a forward pass.
 
@@ -49,6 +54,7 @@ class Dial:
         if _KEY not in shared:
             limits = vllm_config.scheduler_config
             device = vllm_config.device_config.device
+            assert isinstance(device, torch.device)
             shared[_KEY] = cls(limits.max_num_seqs, limits.max_num_batched_tokens, device)
         return shared[_KEY]
 

@@ -45,9 +45,20 @@ def mark(extra_args: Mapping[str, Any] | None, scale: float) -> dict[str, Any]:
     return {**(extra_args or {}), SCALE_KEY: scale, MARK_KEY: engine_mark()}
 
 
-def marked_scale(extra_args: Mapping[str, Any] | None) -> float:
-    """Return the scale that a request carries under our mark, else the trained one; never raises."""
+def asked_scale(extra_args: Mapping[str, Any] | None) -> float | None:
+    """Return the scale that a request carries under our mark, None if it carries none; never raises."""
     own_mark = os.environ.get(_MARK_VARIABLE)
     if not extra_args or own_mark is None or extra_args.get(MARK_KEY) != own_mark:
-        return TRAINED_SCALE
+        return None
     return extra_args[SCALE_KEY]
+
+
+def marked_scale(extra_args: Mapping[str, Any] | None) -> float:
+    """Return the scale that a request carries under our mark, else the trained one; never raises."""
+    scale = asked_scale(extra_args)
+    return TRAINED_SCALE if scale is None else scale
+
+
+def salted(prompt: Mapping[str, Any], scale: float) -> dict[str, Any]:
+    """Return a rendered prompt with the salt under which a request of this scale may share KV blocks."""
+    return {**prompt, "cache_salt": cache_salt(scale, prompt.get("cache_salt"))}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from tests import tiny_llama, vllm_engines
+from tests import tiny_models, vllm_engines
 from tests.greedy import load_hf
 from training import skills
 
@@ -16,12 +16,12 @@ DEMO = Path(__file__).parents[2] / "demo" / "model"
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory):
-    return tiny_llama.write_base(tmp_path_factory.mktemp("models") / "base")
+    return tiny_models.write_base(tmp_path_factory.mktemp("models") / "base")
 
 
 @pytest.fixture(scope="session")
 def dual(base):
-    return tiny_llama.write_dual(base, base.parent / "dual")
+    return tiny_models.write_dual(base, base.parent / "dual")
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def hf(dual):
 
 @pytest.fixture(scope="session")
 def prompts():
-    return vllm_engines.prompts(32, len(tiny_llama.VOCABULARY))
+    return vllm_engines.prompts(32, len(tiny_models.VOCABULARY))
 
 
 @dataclass(frozen=True)

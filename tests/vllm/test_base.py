@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests import tiny_llama
+from tests import tiny_models
 from tests.greedy import assert_greedy, load_hf
 from tests.vllm_engines import generate, start, tokens_of
 
@@ -17,7 +17,7 @@ def engine(case):
 @pytest.fixture(scope="module")
 def plain(case, tmp_path_factory):
     """The extracted base in plain vLLM."""
-    path = tiny_llama.write_extracted(case.path, tmp_path_factory.mktemp("plain") / "extracted")
+    path = tiny_models.write_extracted(case.path, tmp_path_factory.mktemp("plain") / "extracted")
     return start(path, **PLAIN), load_hf(path), path
 
 
@@ -62,6 +62,6 @@ def test_scale_0_gives_the_base_models_tokens_alone_too(engine, plain, asked):
 
 
 def test_a_fresh_expansion_equals_its_base(base, prompts):
-    fresh = start(tiny_llama.write_dual(base, base.parent / "fresh", trained=False))
+    fresh = start(tiny_models.write_dual(base, base.parent / "fresh", trained=False))
     scales = [(0.0, 0.5, 1.0, 2.0)[i % 4] for i in range(len(prompts))]
     assert_greedy(load_hf(base), prompts, tokens_of(generate(fresh, prompts, scales)), scales)

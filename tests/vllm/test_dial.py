@@ -1,10 +1,13 @@
 """The dial without an engine: slots follow the batch, rows follow the requests."""
 
+from types import SimpleNamespace
+
+import pytest
 import torch
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
-from cllm_model.vllm.dial import Dial, ScaleTap
+from cllm_model.vllm.dial import TAP, Dial, ScaleTap, logits_processors
 from cllm_model.vllm.request import mark
 
 ONE_WAY, SWAP = MoveDirectionality.UNIDIRECTIONAL, MoveDirectionality.SWAP
@@ -73,3 +76,9 @@ def test_one_dial_per_engine():
 def test_logits_are_left_alone():
     logits = torch.randn(2, 3)
     assert tap_of(Config()).apply(logits) is logits
+
+
+@pytest.mark.parametrize(("v2", "needed"), [(False, [TAP]), (True, [])])
+def test_only_the_v1_runner_gets_the_tap(v2, needed):
+    """The V2 runner refuses such processors, and the model keeps the scales itself: see test_model_state."""
+    assert logits_processors(SimpleNamespace(use_v2_model_runner=v2)) == needed
