@@ -9,11 +9,12 @@ import signal
 from argparse import Namespace
 from importlib.metadata import distributions
 
-from serve.preflight import Checkpoint
+from serve.service import Service
 from serve.settings import Settings
 
 _ALLOW_LIST = "VLLM_PLUGINS"
 _OURS = ("control_llm", "control_llm_server")
+_CLOSING_S = 2  # for connections, once nothing generates any more
 _ENDPOINT_GROUP = "vllm.endpoint_plugins"
 
 
@@ -44,11 +45,16 @@ def prepare(settings: Settings, options: list[str]) -> Namespace:
     """
     allow_plugins()
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM would tell its makers about this machine
+    os.environ.setdefault("VLLM_REGEX_COMPILATION_TIMEOUT_S", "1")  # no other request is answered meanwhile
+    os.environ["VLLM_MAX_STOP_STRINGS"] = str(settings.max_stops)
+    os.environ["VLLM_MAX_COMPLETION_PROMPTS"] = str(settings.max_prompts)
     from cllm_model.vllm import register
+    from serve.allocation import check_parallel_size
     from serve.options import check_engine, parse
 
     register()
     args = parse(settings, options)
+    check_parallel_size(settings.model, args.tensor_parallel_size)
     check_engine(args)
     return args
 
@@ -68,7 +74,7 @@ def _loaded_unasked(group: str) -> bool:
     return group.startswith("vllm.") and group != _ENDPOINT_GROUP
 
 
-def run(settings: Settings, checkpoint: Checkpoint, args: Namespace) -> None:
+def run(service: Service, args: Namespace) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Raises:
@@ -79,20 +85,29 @@ def run(settings: Settings, checkpoint: Checkpoint, args: Namespace) -> None:
     from cllm_model.vllm.request import engine_mark
 
     engine_mark()
-    uvloop.run(_serve(settings, checkpoint, args))
+    args.service = service  # vLLM hands its arguments to plugins
+    uvloop.run(_serve(service, args))
 
 
-async def _serve(settings: Settings, checkpoint: Checkpoint, args: Namespace) -> None:
+async def _serve(service: Service, args: Namespace) -> None:
     from vllm.entrypoints.launchers.api_server.entry import build_and_serve, build_async_engine_client
     from vllm.entrypoints.launchers.launcher import setup_server
 
+    from serve.app.access_log import log_to_stdout
     from serve.app.engine import ControlEngine
 
+    log_to_stdout()
     address, sock = setup_server(args, reuse_port=False)
     try:
         async with build_async_engine_client(args) as engine:
-            client = ControlEngine(engine, settings, checkpoint)
-            closing = await build_and_serve(client, address, sock, args)  # type: ignore[arg-type]
+            client = ControlEngine(engine, service.settings, service.checkpoint)
+            closing = await build_and_serve(
+                client,  # type: ignore[arg-type]
+                address,
+                sock,
+                args,
+                timeout_graceful_shutdown=_CLOSING_S,
+            )
         await closing
     finally:
         sock.close()

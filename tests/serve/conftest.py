@@ -4,14 +4,14 @@ import httpx
 import openai
 import pytest
 
-from tests import serving, tiny_llama
+from tests import serving, tiny_models
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """A tiny checkpoint for tests that start no engine."""
     directory = tmp_path_factory.mktemp("checkpoints")
-    return tiny_llama.write_dual(tiny_llama.write_base(directory / "base"), directory / "tiny")
+    return tiny_models.write_dual(tiny_models.write_base(directory / "base"), directory / "tiny")
 
 
 @pytest.fixture(scope="session")

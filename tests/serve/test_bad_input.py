@@ -98,6 +98,20 @@ def test_a_port_out_of_range(checkpoint, port, refused):
     assert port in refused(checkpoint, CLLM_PORT=port)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--default-scale", "x"),
+        ("--default-scale", "nan"),
+        ("--default-scale", "3"),
+        ("--max-scale", "2.5"),
+        ("--max-scale", "0.5"),  # below the default scale
+    ],
+)
+def test_a_scale_that_is_not_allowed(checkpoint, option, value, refused):
+    assert "scale" in refused(checkpoint, option, value)
+
+
 @pytest.mark.parametrize("name", ["a:b", "a@b", "a/b", "a\nb"])
 def test_a_name_that_ids_cannot_hold(checkpoint, name, refused):
     assert "name" in refused(checkpoint, "--name", name)

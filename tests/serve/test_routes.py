@@ -45,6 +45,15 @@ def test_closed_routes(http, server, path):
     assert http.get(path).status_code == 404
 
 
+def test_only_open_routes_are_documented(http):
+    paths = http.get("/openapi.json").json()["paths"]
+    assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{model_id}", "/ready"} <= set(paths)
+    assert not set(paths) & set(CLOSED)
+    for path in paths:
+        assert http.get(path).status_code != 404 or "{" in path
+    assert {"400", "401", "413", "429", "503"} <= set(paths["/v1/completions"]["post"]["responses"])
+
+
 @pytest.mark.parametrize("name", ["control_scale", "control_mark"])
 def test_clients_cannot_set_what_the_server_sets(http, server, name):
     for path, body in (("/v1/chat/completions", CHAT), ("/v1/completions", {"prompt": "a", "max_tokens": 1})):
