@@ -3,6 +3,7 @@
 config.json has the fields that transformers 4.49 (Qwen3: 4.51) wrote for the family, with the authors' `expansion`.
 """
 
+import copy
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,7 @@ class Case:
     def plain_config(self, **changes: Any) -> PreTrainedConfig:
         """Transformers' own configuration of a plain model of as many layers."""
         fields = FIELDS[self.family] | {"num_hidden_layers": len(self.layout)} | self.fields | changes
-        return AutoConfig.for_model(self.family, **fields)
+        return AutoConfig.for_model(self.family, **copy.deepcopy(fields))  # it writes into what it is given
 
     def config_json(self) -> dict[str, Any]:
         """What the authors' code writes as config.json."""
