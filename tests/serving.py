@@ -91,7 +91,7 @@ def wait(server: Server) -> Server:
 
 def is_ready(server: Server) -> bool:
     try:
-        return httpx.get(f"{server.root}/ready").status_code == 200
+        return httpx.get(f"{server.root}/ready", verify=False).status_code == 200
     except httpx.TransportError:
         return False
 
