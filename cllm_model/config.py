@@ -176,6 +176,14 @@ class ControlLLMConfig(PreTrainedConfig):
             values["layer_types"] = [kind for i, kind in enumerate(values["layer_types"]) if i not in stacked]
         return plain_config(self.base_model_type, values)
 
+    def kv_elements(self) -> tuple[int, int]:
+        """Return how many numbers a token leaves in the caches of the base model, and of this one."""
+        head_dim = getattr(self, "head_dim", None) or self.hidden_size // self.num_attention_heads
+        layer = 2 * self.num_key_value_heads * head_dim  # a key and a value
+        dual = self.dual
+        base = layer * (self.num_hidden_layers - dual.num_added)
+        return base, layer * (self.num_hidden_layers + len(dual.expanded_layers))
+
     @classmethod
     def from_base(cls, base: PreTrainedConfig, expansion: Expansion) -> "ControlLLMConfig":
         """Return the configuration of a base model that was expanded; the inverse of `base_config`."""

@@ -29,9 +29,7 @@ def inspect(model: Path, family: str | None = None) -> dict[str, Any]:
     trained = _trained(config)
     count = {name: math.prod(tensor.shape) for name, tensor in tensors.items()}
     dtype = next(iter(tensors.values())).dtype
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    kv_layer = 2 * config.num_key_value_heads * head_dim * DTYPES[dtype].itemsize  # keys and values of one token
-    base_layers = config.num_hidden_layers - dual.num_added
+    kv_base, kv_dual = config.kv_elements()
     weights: dict[int, float] = {}
     if dual.expanded_layers:
         weights = factor_weights(tensors, config) if has_one_weight(dual) else measured_weights_of(model, dual)
@@ -45,7 +43,7 @@ def inspect(model: Path, family: str | None = None) -> dict[str, Any]:
         "factor_frozen": dual.freeze_factor,
         "norm_alpha": dual.norm_alpha,
         "layers": config.num_hidden_layers,
-        "layers_of_base": base_layers,
+        "layers_of_base": config.num_hidden_layers - dual.num_added,
         "expanded_layers": list(dual.expanded_layers),
         "stacked_layers": list(dual.stacked_layers),
         "mean_weights": {str(layer): weights.get(layer) for layer in dual.expanded_layers},
@@ -53,8 +51,8 @@ def inspect(model: Path, family: str | None = None) -> dict[str, Any]:
         "parameters_trained": sum(count[name] for name in trained),
         "parameters_frozen": sum(count[name] for name in tensors.keys() - trained),
         "bytes": sum(tensor.nbytes for tensor in tensors.values()),
-        "kv_bytes_per_token_base": kv_layer * base_layers,
-        "kv_bytes_per_token_dual": kv_layer * (config.num_hidden_layers + len(dual.expanded_layers)),
+        "kv_bytes_per_token_base": kv_base * DTYPES[dtype].itemsize,
+        "kv_bytes_per_token_dual": kv_dual * DTYPES[dtype].itemsize,
         "checkpoint": checkpoint.checkpoint_hash(model),
     }
 

@@ -96,8 +96,8 @@ def _listed_weights(values: dict[str, Any], file: Path, expansion: Expansion) ->
 def report_of(model: Path) -> dict[str, Any] | None:
     """Return the report in or beside a checkpoint's directory, if there is one that is of this checkpoint."""
     for file in (model / REPORT, model.resolve().parent / REPORT):
-        if file.is_file() and read_json(file).get("checkpoint") == checkpoint.checkpoint_hash(model):
-            return read_json(file)
+        if file.is_file() and (report := read_json(file)).get("checkpoint") == checkpoint.checkpoint_hash(model):
+            return report
     return None
 
 

@@ -5,7 +5,7 @@ Works on files, tensor by tensor; no model is built. How a merge method folds we
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,14 +13,14 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from cllm_model import checkpoint
-from cllm_model.config import ControlLLMConfig
+from cllm_model.config import ControlLLMConfig, Expansion
 from cllm_model.expand import base_part, copied_from
 from cllm_model.interpolators import MERGE_METHODS, Fold
 from cllm_model.mean_weights import factor_weights, has_one_weight, measured_weights, read_json, report_of
 from cllm_model.names import split_layer
 from cllm_model.published import merged_back_config
 from cllm_model.relaxed_norm import DYNAMIC
-from cllm_model.tensors import lazy_map
+from cllm_model.tensors import LazyTensor, lazy_map
 
 logger = logging.getLogger(__name__)
 
@@ -67,15 +67,35 @@ def merge(model: Path, out: Path, weights_from: Path | None = None, family: str 
         raise ValueError("weights_from: not allowed with expansion 'stack', which has no dual-branch layer")
     measured = {} if weights_from is None else _measured(weights_from, model, config)
     weights = factor_weights(tensors, config) | measured
-    merged = base_part(tensors, dual)
-    for name, tensor in tensors.items():
-        if (base := copied_from(name, dual)) is not None:
-            layer, _ = split_layer(name)
-            assert layer is not None
-            merged[base] = lazy_map(with_weights(fold, weights[layer]), merged[base], tensor)
+    merged = fold_back([tensors], dual, fold, {layer: (weight,) for layer, weight in weights.items()})
     written = merged_back_config(config)
     checkpoint.write_checkpoint(out, written, merged, source=model)
     return Merged(written, weights, measured, lost(config))
+
+
+def fold_back(
+    models: Sequence[Mapping[str, LazyTensor]],
+    expansion: Expansion,
+    fold: Callable[..., Tensor],
+    weights: Mapping[int, tuple[float, ...]],
+) -> dict[str, LazyTensor]:
+    """Return the base's tensors, with what the models' expansions copied from them folded in.
+
+    Args:
+        models: Tensors of one expanded model, or of several of one expansion and base.
+        expansion: Their expansion.
+        fold: Folds the base's tensor, that of each model and the weight of each model.
+        weights: Layer -> weight of each model.
+    """
+    merged = base_part(models[0], expansion)
+    for name in models[0]:
+        if (base := copied_from(name, expansion)) is not None:
+            layer, _ = split_layer(name)
+            assert layer is not None
+            merged[base] = lazy_map(
+                with_weights(fold, *weights[layer]), merged[base], *(model[name] for model in models)
+            )
+    return merged
 
 
 def with_weights(fold: Callable[..., Tensor], *weights: float) -> Callable[..., Tensor]:

@@ -15,11 +15,11 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from cllm_model import checkpoint
 from cllm_model.config import ControlLLMConfig
-from cllm_model.expand import base_name, base_part, copied_from
+from cllm_model.expand import base_name, copied_from
 from cllm_model.folding import fold_linear, fold_spherical
 from cllm_model.interpolators import Fold
 from cllm_model.mean_weights import factor_name, factor_weights, has_one_weight
-from cllm_model.merge import Merged, fold_of, lost, with_weights
+from cllm_model.merge import Merged, fold_back, fold_of, lost, with_weights
 from cllm_model.names import split_layer
 from cllm_model.published import PublishedConfig, from_published_config, merged_back_config, to_published
 from cllm_model.tensors import CheckpointError, LazyTensor, lazy, lazy_map
@@ -75,7 +75,7 @@ def merge_two(model: Path, other: Path, out: Path, keep_branches: bool = False, 
         merged = _keep(a, b, config, fold, ta, tb)
     else:
         written = merged_back_config(config)
-        merged = _merge_back(a, b, config, FOLD_TWO[fold], ta, tb)
+        merged = fold_back([a, b], config.dual, FOLD_TWO[fold], {layer: (ta[layer], tb[layer]) for layer in ta})
     checkpoint.write_checkpoint(out, written, merged, source=model)
     return Merged(written, weights, {}, [] if keep_branches else lost(config))
 
@@ -106,23 +106,6 @@ def _check_same_base(a: dict[str, LazyTensor], b: dict[str, LazyTensor], config:
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
-
-
-def _merge_back(
-    a: dict[str, LazyTensor],
-    b: dict[str, LazyTensor],
-    config: ControlLLMConfig,
-    fold: FoldTwo,
-    ta: dict[int, float],
-    tb: dict[int, float],
-) -> dict[str, LazyTensor]:
-    merged = base_part(a, config.dual)
-    for name in a:
-        if (base := copied_from(name, config.dual)) is not None:
-            layer, _ = split_layer(name)
-            assert layer is not None
-            merged[base] = lazy_map(with_weights(fold, ta[layer], tb[layer]), merged[base], a[name], b[name])
-    return merged
 
 
 def _keep(

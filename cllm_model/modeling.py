@@ -105,11 +105,12 @@ class ControlLLMModel(ControlLLMPreTrainedModel):
     def __init__(self, config: ControlLLMConfig) -> None:
         super().__init__(config)
         family = FAMILIES[config.base_model_type]
-        expanded = config.dual.expanded_layers
+        dual = config.dual
         layers = config.num_hidden_layers
-        self.stacked_layers = frozenset(config.dual.stacked_layers)
+        self.expanded_layers = dual.expanded_layers
+        self.stacked_layers = frozenset(dual.stacked_layers)
         # the expanded branch j of the model keeps its keys and values behind those of all layers
-        cache_idx = {layer: layers + j for j, layer in enumerate(expanded)}
+        cache_idx = {layer: layers + j for j, layer in enumerate(self.expanded_layers)}
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
         self.layers = nn.ModuleList(
             DualBranchLayer(config, i, cache_idx[i]) if i in cache_idx else family.decoder_layer(config, i)
@@ -222,12 +223,11 @@ class ControlLLMModel(ControlLLMPreTrainedModel):
                 f"past_key_values: {type(cache).__name__}{' (offloaded)' if offloaded else ''} has no room for "
                 "the expanded branches; allowed: DynamicCache"
             )
-        expanded = self.config.dual.expanded_layers
-        wanted = self.config.num_hidden_layers + len(expanded)
+        wanted = self.config.num_hidden_layers + len(self.expanded_layers)
         if len(cache.layers) < wanted:
             template = DynamicCache(config=self.config).layers
             copies = DynamicCache(config=self.config).layers
-            cache.layers[len(template) :] = [copies[i] for i in expanded]
+            cache.layers[len(template) :] = [copies[i] for i in self.expanded_layers]
 
 
 class ControlLLMForCausalLM(ControlLLMPreTrainedModel, GenerationMixin):

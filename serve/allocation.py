@@ -64,14 +64,13 @@ def allocation(model: Path, args: Namespace | None) -> Allocation:
     asked = kept if args is None else args.dtype
     dtype = {_AUTO: "bfloat16" if kept == "float32" else kept}.get(asked, asked)  # as vLLM takes `auto`
     item = _BYTES[dtype]
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    kv_layer = 2 * config.num_key_value_heads * head_dim * _KV_BYTES.get(getattr(args, "kv_cache_dtype", _AUTO), item)
-    layers, dual = config.num_hidden_layers, config.dual
+    kv_item = _KV_BYTES.get(getattr(args, "kv_cache_dtype", _AUTO), item)
+    kv_base, kv_dual = config.kv_elements()
     return Allocation(
         dtype=dtype,
         weights=item * sum(prod(shape) for shape in expected_shapes(config).values()),
-        kv_base=kv_layer * (layers - len(dual.stacked_layers)),
-        kv_dual=kv_layer * (layers + len(dual.expanded_layers)),
+        kv_base=kv_base * kv_item,
+        kv_dual=kv_dual * kv_item,
         kv_cache=_default_kv_cache() if args is None else args.kv_cache_memory_bytes,
         context=getattr(args, "max_model_len", None) or config.max_position_embeddings,
         parallel_sizes=_parallel_sizes(config),
