@@ -1,18 +1,14 @@
-"""The sections of a recipe that say what is trained: the expansion of the base, and the loss that aligns its branches.
+"""Which parts of the base are expanded, and the loss that aligns the branches.
 
-What cannot work or would have no effect is refused here where one section tells, and in `training.recipe` where it
-takes more than one. The refusals name the recipe's fields; `cllm_model.config.Expansion` has the model's own.
+What cannot work or would have no effect is refused here where one section tells, and in `training.recipe.recipe` where
+it takes more than one. The refusals name the recipe's fields; `cllm_model.config.Expansion` has the model's own.
 """
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused, defaults are checked like given values."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+from training.recipe.section import Section
 
 
 class Expansion(Section):
