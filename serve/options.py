@@ -13,11 +13,10 @@ from vllm.entrypoints.launchers.launcher import validate_api_server_args
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
-from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
 from cllm_model.checkpoint import CONTROL_LLM_TYPES, read_config
 from cllm_model.vllm.dial import logits_processors
-from cllm_model.vllm.limits import refuse_unsupported
+from cllm_model.vllm.limits import refuse_head_size, refuse_unsupported
 from cllm_model.vllm.stack import hf_overrides
 from serve.preflight import check_compiler
 from serve.settings import CpuDefaults, Settings
@@ -99,10 +98,9 @@ def check_engine(args: Namespace) -> None:
     args.logits_processors = [*(args.logits_processors or []), *logits_processors(config)]
     if config.model_config.runner_type != "generate":
         raise ValueError(f"--runner: {config.model_config.runner_type!r} is not supported; allowed: generate")
-    if current_platform.is_cpu():
-        _check_head_size(config.model_config.get_head_size())
-        if not config.model_config.enforce_eager:
-            check_compiler()
+    refuse_head_size(config.model_config)
+    if current_platform.is_cpu() and not config.model_config.enforce_eager:
+        check_compiler()
 
 
 def _overrides(settings: Settings, given: HfOverrides) -> HfOverrides:
@@ -113,12 +111,6 @@ def _overrides(settings: Settings, given: HfOverrides) -> HfOverrides:
             "overridden already; write it in our format first, with `cllm convert`"
         )
     return needed or given
-
-
-def _check_head_size(size: int) -> None:
-    allowed = CPUAttentionBackend.get_supported_head_sizes()
-    if size not in allowed:
-        raise ValueError(f"head_dim: {size} is not supported by vLLM on a CPU; allowed: {', '.join(map(str, allowed))}")
 
 
 def _set_defaults(parser: FlexibleArgumentParser, settings: Settings) -> None:

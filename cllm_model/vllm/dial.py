@@ -78,8 +78,8 @@ class Dial:
         torch.index_select(torch.cat([scales, self._slots[-1:]]), 0, request, out=rows)
         return rows
 
-    def padded(self, num_tokens: int) -> Tensor:
-        """Return the memory of `rows` as it is, (num_tokens,), for runs whose values do not matter."""
+    def memory(self, num_tokens: int) -> Tensor:
+        """Return the memory that `rows` writes, (num_tokens,), with what stands there."""
         return self._rows[:num_tokens]
 
 

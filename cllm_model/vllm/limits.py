@@ -1,8 +1,9 @@
 """What does not work with two branches or with the dial, refused when an engine starts."""
 
 from transformers import PreTrainedConfig
-from vllm.config import CompilationMode, VllmConfig
+from vllm.config import CompilationMode, ModelConfig, VllmConfig
 from vllm.platforms import current_platform
+from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
 _ONE_WINDOW_FOR_ALL = ("qwen2", "qwen3")
 """Families whose layers in vLLM all get the same attention window."""
@@ -31,6 +32,18 @@ def refuse_unsupported(config: VllmConfig) -> None:
             parallel.prefill_context_parallel_size > 1,
             "the rows of a prompt would not find their control scale; allowed: 1",
         ),
+        "--distributed-executor-backend": (
+            parallel.use_ray,
+            "Ray's workers do not inherit the mark by which they know a control scale; allowed: uni, mp",
+        ),
+        "--nnodes": (
+            parallel.nnodes > 1,
+            "workers on other machines do not inherit the mark by which they know a control scale; allowed: 1",
+        ),
+        "--enable-sleep-mode": (
+            config.model_config.enable_sleep_mode,
+            "an engine that wakes up would not find the dial's memory as it was",
+        ),
         "--kv-transfer-config": (config.kv_transfer_config is not None, "transfer of two caches is untested"),
         "--pipeline-parallel-size": (
             parallel.pipeline_parallel_size > 1 and current_platform.is_cpu() and eager,
@@ -42,6 +55,19 @@ def refuse_unsupported(config: VllmConfig) -> None:
         if given:
             raise ValueError(f"{option}: not supported for a Control LLM model: {reason}")
     refuse_other_layers(config.model_config.hf_config)
+
+
+def refuse_head_size(config: ModelConfig) -> None:
+    """Refuse heads of a size that vLLM's attention for CPUs lacks: it would end the engine at the first request.
+
+    Raises:
+        ValueError: Names the size, and those that are there.
+    """
+    if not current_platform.is_cpu():
+        return
+    size, allowed = config.get_head_size(), CPUAttentionBackend.get_supported_head_sizes()
+    if size not in allowed:
+        raise ValueError(f"head_dim: {size} is not supported by vLLM on a CPU; allowed: {', '.join(map(str, allowed))}")
 
 
 def refuse_other_layers(config: PreTrainedConfig) -> None:

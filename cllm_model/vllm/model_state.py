@@ -1,8 +1,8 @@
 """The dial under vLLM's V2 model runner, which asks the model for a state of its own.
 
-A request keeps its slot for as long as it lives; the runner says which slot each request of a batch has. The scales of
-a batch are written into the same memory every time and outside the model's forward pass: CUDA graphs replay the pass
-and read what stands there. A preempted request comes back through `add_request`.
+A request keeps its slot until it is finished or preempted, after which it comes back through `add_request`; the runner
+says which slot each request of a batch has. The scales of a batch are written into the same memory every time and
+outside the model's forward pass: CUDA graphs replay the pass and read what stands there.
 Imports modules of vLLM that only its V2 runner needs, so it is imported when the runner asks.
 """
 
@@ -47,4 +47,4 @@ class ControlModelState(DefaultModelState):
 
     def prepare_dummy_inputs(self, num_reqs: int, num_tokens: int) -> dict[str, Any]:
         """Return the inputs that CUDA graphs are captured with: the memory that `prepare_inputs` will write."""
-        return {**super().prepare_dummy_inputs(num_reqs, num_tokens), "scale": self._dial.padded(num_tokens)}
+        return {**super().prepare_dummy_inputs(num_reqs, num_tokens), "scale": self._dial.memory(num_tokens)}

@@ -28,6 +28,7 @@ def asked(case):
 
 def test_scale_0_is_bit_equal_to_the_extracted_base(engine, plain, asked):
     engine.reset_prefix_cache()
+    plain[0].reset_prefix_cache()
     expected = generate(plain[0], asked, logprobs=5)
     found = generate(engine, asked, [0.0] * len(asked), logprobs=5)
     for ours, its in zip(found, expected, strict=True):

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
@@ -63,7 +64,17 @@ def test_rows_follow_the_requests():
     rows = dial.rows(torch.tensor([0, 3, 4, 6]), 8)
     assert rows.tolist() == [0, 0, 0, 0.5, 2, 2, 1, 1]  # the last two are padding
     assert dial.rows(None, 4).tolist() == [1, 1, 1, 1]
-    assert dial.rows(None, 4).data_ptr() == rows.data_ptr()
+    assert dial.rows(None, 4).data_ptr() == rows.data_ptr() == dial.memory(2).data_ptr()
+
+
+def test_rows_can_be_replayed():
+    """As a CUDA graph of the V1 runner holds them: one recording, and other batches in the same memory."""
+    dial, starts = Dial(4, 8), torch.tensor([0, 2, 3, 4, 4], dtype=torch.int32)
+    recorded = make_fx(lambda: dial.rows(starts, 8))()
+    starts.copy_(torch.tensor([0, 1, 4, 6, 7]))
+    dial.slots.copy_(torch.tensor([0, 0.5, 1.5, 2]))
+    recorded()
+    assert dial.memory(8).tolist() == [0, 0.5, 0.5, 0.5, 1.5, 1.5, 2, 1]
 
 
 def test_one_dial_per_engine():

@@ -19,6 +19,8 @@ def config(**changes):
         "use_ubatching": False,
         "prefill_context_parallel_size": 1,
         "pipeline_parallel_size": 1,
+        "use_ray": False,
+        "nnodes": 1,
     }
     parallel = {name: changes.pop(name, value) for name, value in parallel.items()}
     model = {"base_model_type": "llama", "layer_types": None, "attention_bias": False}
@@ -27,10 +29,11 @@ def config(**changes):
         "lora_config": None,
         "speculative_config": None,
         "kv_transfer_config": None,
-        "use_v2_model_runner": False,
         "parallel_config": SimpleNamespace(**parallel),
         "compilation_config": SimpleNamespace(mode=changes.pop("mode", CompilationMode.NONE)),
-        "model_config": SimpleNamespace(hf_config=SimpleNamespace(**model)),
+        "model_config": SimpleNamespace(
+            hf_config=SimpleNamespace(**model), enable_sleep_mode=changes.pop("enable_sleep_mode", False)
+        ),
     }
     return SimpleNamespace(**plain | changes)
 
@@ -57,6 +60,9 @@ def test_what_works_passes(changes):
         ("--enable-lora", {"lora_config": object()}),
         ("--speculative-config", {"speculative_config": object()}),
         ("--kv-transfer-config", {"kv_transfer_config": object()}),
+        ("--distributed-executor-backend", {"use_ray": True}),
+        ("--nnodes", {"nnodes": 2}),
+        ("--enable-sleep-mode", {"enable_sleep_mode": True}),
         ("--enable-dbo", {"enable_dbo": True, "use_ubatching": True}),
         ("--ubatch-size", {"use_ubatching": True}),
         ("--prefill-context-parallel-size", {"prefill_context_parallel_size": 2}),
