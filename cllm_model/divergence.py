@@ -13,9 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def cosine_linear(hp: Tensor, he: Tensor) -> Tensor:
+    """Return the cosine distance ``relu(1 - cos(hp, he))`` per token: (..., H), (..., H) -> (...)."""
+    return F.relu(1 - F.cosine_similarity(hp.float(), he.float(), dim=-1))
+
+
 def cosine(hp: Tensor, he: Tensor) -> Tensor:
-    """Return smooth-L1 of ``relu(1 - cos(hp, he))`` per token: (..., H), (..., H) -> (...)."""
-    distance = F.relu(1 - F.cosine_similarity(hp.float(), he.float(), dim=-1))
+    """Return smooth-L1 of the cosine distance per token, as published: half its square below 1."""
+    distance = cosine_linear(hp, he)
     return F.smooth_l1_loss(distance, torch.zeros_like(distance), reduction="none")
 
 
@@ -24,7 +29,7 @@ def mse(hp: Tensor, he: Tensor) -> Tensor:
     return (hp.float() - he.float()).square().mean(dim=-1)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine, "mse": mse}
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine, "cosine_linear": cosine_linear, "mse": mse}
 
 OWN_WEIGHT = -1.0
 """The published `interpolation_loss_alpha` that stands for the layer's own interpolation weight."""
@@ -67,6 +72,12 @@ class Divergence:
         if self.weight < 0 and self.weight != OWN_WEIGHT:
             raise ValueError(f"divergence.weight: {self.weight} is neither >= 0 nor {OWN_WEIGHT:g}")
 
+    def per_token(self, branches: Branches) -> Tensor:
+        """Return ``alpha * loss`` of each token of one layer, (B, T)."""
+        loss = LOSSES[self.loss](branches.target, branches.expanded)  # (B, T)
+        alpha = branches.weight.squeeze(-1) if self.weight == OWN_WEIGHT else self.weight
+        return alpha * branches.counted.squeeze(-1) * loss
+
     def __call__(self, branches: Branches, mask: Tensor | None = None) -> Tensor:
         """Return the loss of one layer: the mean of ``alpha * loss``, a scalar.
 
@@ -74,9 +85,7 @@ class Divergence:
             branches: What the layer's branches gave.
             mask: Tokens to average over, (B, T); all of them by default.
         """
-        loss = LOSSES[self.loss](branches.target, branches.expanded)  # (B, T)
-        alpha = branches.weight.squeeze(-1) if self.weight == OWN_WEIGHT else self.weight
-        loss = alpha * branches.counted.squeeze(-1) * loss
+        loss = self.per_token(branches)
         if mask is None:
             return loss.mean()
         mask = mask.to(loss.dtype)

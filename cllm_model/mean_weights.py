@@ -3,7 +3,7 @@
 Layers are counted in the expanded model.
 """
 
-import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from cllm_model import checkpoint, names
+from cllm_model import names
 from cllm_model.config import ControlLLMConfig, Expansion
 from cllm_model.interpolators import MERGE_METHODS, Lerp, build_interpolator
+from cllm_model.report import REPORT, read_json, report_of
 from cllm_model.tensors import LazyTensor
 
-REPORT = "report.json"
+logger = logging.getLogger(__name__)
 AUTHORS_KEY = "eval_avg_interp_weights"
 
 
@@ -93,30 +94,14 @@ def _listed_weights(values: dict[str, Any], file: Path, expansion: Expansion) ->
     return measured
 
 
-def report_of(model: Path) -> dict[str, Any] | None:
-    """Return the report in or beside a checkpoint's directory, if there is one that is of this checkpoint."""
-    for file in (model / REPORT, model.resolve().parent / REPORT):
-        if file.is_file() and (report := read_json(file)).get("checkpoint") == checkpoint.checkpoint_hash(model):
-            return report
-    return None
-
-
 def measured_weights_of(model: Path, expansion: Expansion) -> dict[int, float]:
-    """Return the mean weights that the report in or beside a checkpoint's directory measured; none without one."""
-    report = report_of(model)
-    return {} if report is None else _listed_weights(report, model, expansion)
+    """Return the mean weights that the report in or beside a checkpoint's directory measured; none without one.
 
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Return a JSON object from a file.
-
-    Raises:
-        ValueError: There is none.
+    They are shown only: a report that does not list them, or not as they should be, is left out with a warning.
     """
+    report = report_of(model)
     try:
-        values = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{file}: not a JSON object")
-    return values
+        return {} if report is None else _listed_weights(report, model / REPORT, expansion)
+    except ValueError as error:
+        logger.warning("%s: left out", error)
+        return {}

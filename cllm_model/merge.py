@@ -16,10 +16,11 @@ from cllm_model import checkpoint
 from cllm_model.config import ControlLLMConfig, Expansion
 from cllm_model.expand import base_part, copied_from
 from cllm_model.interpolators import MERGE_METHODS, Fold
-from cllm_model.mean_weights import factor_weights, has_one_weight, measured_weights, read_json, report_of
+from cllm_model.mean_weights import factor_weights, has_one_weight, measured_weights
 from cllm_model.names import split_layer
 from cllm_model.published import merged_back_config
 from cllm_model.relaxed_norm import DYNAMIC
+from cllm_model.report import read_json, report_of
 from cllm_model.tensors import LazyTensor, lazy_map
 
 logger = logging.getLogger(__name__)

@@ -275,6 +275,12 @@ class ControlLLMForCausalLM(ControlLLMPreTrainedModel, GenerationMixin):
                 if factor is not None:
                     factor.requires_grad_(not frozen)
 
+    def freeze_interpolators(self) -> None:
+        """Keep the interpolators from training as well."""
+        for layer in self.model.layers:
+            if isinstance(layer, DualBranchLayer):
+                layer.interpolator.requires_grad_(False)
+
     @can_return_tuple
     def forward(
         self,

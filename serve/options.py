@@ -75,6 +75,8 @@ def parse(settings: Settings, options: list[str]) -> Namespace:
     args.disable_uvicorn_access_log = True  # there is serve.app.access_log
     args.fingerprint_mode = "none"  # every answer has its own, see serve.app.provenance
     args.hf_overrides = _overrides(settings, args.hf_overrides)
+    if settings.ui and args.ssl_certfile:
+        raise ValueError(f"--ssl-certfile: {args.ssl_certfile!r} is not supported with --ui: let a proxy speak TLS")
     if settings.max_tokens is not None:
         # Where a request names no number; a larger one is refused, see serve.app.limits.
         args.override_generation_config = {**args.override_generation_config, "max_new_tokens": settings.max_tokens}

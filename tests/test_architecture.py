@@ -58,7 +58,7 @@ def test_importing_the_model_registers_it_without_vllm():
     assert "vllm" not in modules_after(code)
 
 
-@pytest.mark.parametrize("command", ["ui", "demo", "serve", "train", "expand"])
+@pytest.mark.parametrize("command", ["ui", "demo", "serve", "train", "eval", "report", "expand"])
 def test_help_is_light(command):
     """Help of a subcommand imports neither vllm nor gradio; help of page and server not even torch."""
     code = f"import cllm\ntry: cllm.main(['{command}', '--help'])\nexcept SystemExit as end: assert not end.code"
@@ -78,6 +78,7 @@ def test_wheel_ships_the_packages_and_the_demo_only(tmp_path):
     for needed in (
         "cllm_model/vllm/model.py",
         "training/recipes/demo.yaml",
+        "training/report/page.html.j2",
         "demo/report.json",
         "demo/LICENSE",
         "demo/model/config.json",

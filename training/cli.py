@@ -16,12 +16,17 @@ def train(
         Path | None, typer.Option(help="Directory of the run, instead of the recipe's.", show_default=False)
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the recipe and its data, print it in full, and stop.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Check the recipe and its data, print it, what trains, memory and steps, and stop."
+        ),
     ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run, if there is one.")] = False,
+    show_data: Annotated[
+        int | None, typer.Option(min=1, help="Print so many rows with what is learned marked, and stop.")
+    ] = None,
 ) -> None:
     """Expand a base model and train it on a new skill; writes DIR/model and DIR/report.json."""
-    import yaml
-
     from cllm_model.checkpoint import CheckpointError
     from training.data import DataError
     from training.recipe import RecipeError, load
@@ -30,25 +35,27 @@ def train(
     if output is not None:
         loaded = loaded.model_copy(update={"output": output})
 
-    from training.run import prepare, run
+    if dry_run or show_data is not None:
+        from training.plan import plan, shown_rows
 
-    if dry_run:
-        prepare(loaded)
-        typer.echo(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False), nl=False)
+        for text in plan(loaded, resume) if dry_run else shown_rows(loaded, show_data or 0):
+            typer.echo(text)
         return
+    from training import processes
+    from training.run import run
+
     try:
-        written = run(loaded)
+        written = run(loaded, resume)
     except (RecipeError, DataError, CheckpointError):
         raise
     except ValueError as error:
         # The root command takes a ValueError for bad input (exit code 2); one from inside a training is a failure.
         raise RuntimeError(f"training failed: {error}") from error
+    if not processes.is_first():
+        return
     from training.report import read
+    from training.report.summary import rows
+    from training.table import show
 
-    finished = read(written)
-    typer.echo(f"{'skill':<12}{'base':>8}{'control':>9}{'full FT':>9}")
-    for skill in finished.skills:
-        tuned = skill.scores.full_fine_tuning
-        shown = "-" if tuned is None else f"{tuned:.3f}"
-        typer.echo(f"{skill.name:<12}{skill.scores.base:>8.3f}{skill.scores.control:>9.3f}{shown:>9}")
+    show(*rows([(loaded.name, read(written))]))
     typer.echo(f"{written.parent / 'model'} and {written}")

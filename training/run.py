@@ -1,310 +1,277 @@
-"""A whole run: base -> expand -> train -> score -> baseline -> report. What it leaves is whole or not there at all."""
+"""A whole run: base -> rows -> model -> rehearsal -> training -> baselines -> scores -> report.
 
+What it leaves is whole or not there at all. Started by torchrun, all processes do the same, and the first one writes.
+"""
+
+import json
 import logging
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from datasets import Dataset
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from cllm_model import checkpoint
-from cllm_model.divergence import Divergence
-from cllm_model.expand import expand
+from cllm_model.config import ControlLLMConfig
+from cllm_model.expand import extract
+from cllm_model.families import FAMILIES
 from cllm_model.modeling import ControlLLMForCausalLM
 from cllm_model.placement import choose_sites
-from training import data, evaluate, rehearsal, report, skills
+from training import baselines, data, material, outcome, parity, processes, rehearsal, report, sequential, skills
+from training.arguments import sft_config
 from training.base import make_base
-from training.baseline import full_fine_tuning
-from training.recipe import FileSkill, Recipe, RecipeError
-from training.trainer import ControlTrainer, sft_config
+from training.evaluation import SkillChecks, read_suite, skill_scores
+from training.evaluation.generation import padding
+from training.methods import Control, Method
+from training.optimise import Terms, optimise
+from training.recipe import Recipe, RecipeError, Train
+from training.report.page import write_html
+from training.unfinished import check, unfinished
 
 log = logging.getLogger(__name__)
-RELOAD_TOLERANCE = 1e-5
+_BASE_LOG = "training_log.json"
+_SAMPLES = 8
 
 
-@dataclass
-class _Run:
-    """What the stages of one run hand on to each other."""
-
-    recipe: Recipe
-    scratch: Path
-    cpu_seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        log.info("%s ...", name)
-        start = time.process_time()
-        yield
-        self.cpu_seconds[name] = round(time.process_time() - start, 1)
-        log.info("%s: %s CPU seconds", name, self.cpu_seconds[name])
-
-
-def run(recipe: Recipe) -> Path:
+def run(recipe: Recipe, resume: bool = False) -> Path:
     """Carry out a recipe; returns the report's path. `OUT/model` appears when everything is done.
+
+    Args:
+        recipe: What to do.
+        resume: Go on with an unfinished run of the same recipe, if there is one.
 
     Raises:
         RecipeError: the recipe does not fit what is on disk.
         DataError: a data file cannot be used.
     """
-    tests = prepare(recipe)
-    out = recipe.output
+    recipe = sequential.resolved(recipe)
+    tests = prepare(recipe, resume)
+    model, page = recipe.output / "model", recipe.output / "report.json"
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as scratch, checkpoint.write_beside(out / "model") as beside:
-        found = _stages(_Run(recipe, Path(scratch)), tests, beside)
-    found.checkpoint = checkpoint.checkpoint_hash(out / "model")
-    found.training.seconds = round(time.monotonic() - started, 1)
-    report.write(found, out / "report.json")
-    return out / "report.json"
+    with unfinished(recipe) as directory:
+        stages = Stages(recipe, directory)
+        trained = stages.train()
+        if processes.is_first():
+            with checkpoint.write_beside(model) as beside:
+                found = stages.report(trained, tests, beside)
+            found.checkpoint = checkpoint.checkpoint_hash(model)
+            found.training.seconds = round(time.monotonic() - started, 1)
+            report.write(found, page)
+            write_html([(recipe.name, found)], page.with_suffix(".html"))
+    return page
 
 
-def prepare(recipe: Recipe) -> dict[str, list[data.Chat]]:
-    """Check what a recipe refers to, and return the evaluation prompts of each skill, the new one last."""
+def prepare(recipe: Recipe, resume: bool = False) -> outcome.Skills:
+    """Check what a recipe refers to but the base's weights; returns prompts to score each skill by, the new one last.
+
+    Raises:
+        RecipeError: the recipe does not fit what is on disk.
+        DataError: a data file cannot be used.
+    """
     if (recipe.output / "model").exists():
         raise RecipeError(f"output = {str(recipe.output)!r}: it holds a model already; choose another with --output")
-    if recipe.base.path is not None:
-        depth = checkpoint.check_base(recipe.base.path).num_hidden_layers
-    else:
-        assert recipe.base.make is not None
-        depth = recipe.base.make.layers
+    check(recipe, resume)
+    chosen = recipe.expansion
+    sites = chosen.layers if chosen.at is None else chosen.at
+    assert sites is not None
     try:
-        choose_sites(_sites(recipe), depth)
+        if recipe.base.sequential != "continue":
+            choose_sites(sites, _depth(recipe))
     except ValueError as error:
         raise RecipeError(f"expansion.{error}") from error
+    for name, baseline in recipe.baselines.all.items():
+        try:
+            if baseline.at is not None:
+                choose_sites(baseline.at, _depth(recipe))
+        except ValueError as error:
+            raise RecipeError(f"baselines.others.{name}: {error}") from error
+    if recipe.rehearsal is not None and recipe.rehearsal.file is not None:
+        rehearsal.read_prompts(recipe.rehearsal.file)
+    sft_config(recipe.train, recipe.seed, recipe.output)
+    for suite in recipe.evaluation.suites:
+        read_suite(suite)
     for example in recipe.examples:
         skill = skills.SKILLS[example.skill]
         if example.wording >= len(skill.wordings):
             raise RecipeError(f"examples: skill {skill.name!r} has wordings 0 to {len(skill.wordings) - 1}")
         if skills.split_of(skill, tuple(example.content)) != "test":
             raise RecipeError(f"examples: {example.content} of skill {skill.name!r} is not in the test split")
-    chosen = recipe.evaluation
-    tests = {
-        _name(source): data.held_out(source, chosen.split, chosen.prompts, recipe.seed)
-        for source in (*recipe.originals, recipe.new)
-    }
-    if isinstance(recipe.new, FileSkill):
-        assert recipe.new.train is not None
-        data.read_jsonl(recipe.new.train)
-    return tests
+    return outcome.prompts(recipe, recipe.evaluation.split, recipe.evaluation.prompts)
 
 
-def _sites(recipe: Recipe) -> int | list[int]:
-    """The base's layers to copy: their number, or a list."""
-    chosen = recipe.expansion
-    if chosen.at is not None:
-        return chosen.at
-    assert chosen.layers is not None
-    return chosen.layers
+def _depth(recipe: Recipe) -> int:
+    """The number of layers of what is expanded."""
+    if recipe.base.make is not None:
+        return recipe.base.make.layers
+    assert recipe.base.path is not None
+    config = checkpoint.read_config(recipe.base.path, (*checkpoint.CONTROL_LLM_TYPES, *FAMILIES))
+    return (config.base_config() if isinstance(config, ControlLLMConfig) else config).num_hidden_layers
 
 
-def _name(source: str | FileSkill) -> str:
-    return source if isinstance(source, str) else source.name
+def _context(base: Path) -> int:
+    return int(AutoConfig.from_pretrained(base).max_position_embeddings)
 
 
-def _label(source: str | FileSkill) -> str:
-    return skills.SKILLS[source].label if isinstance(source, str) else source.label or source.name
+@dataclass
+class Stages:
+    """The stages of one run.
 
+    Attributes:
+        recipe: The recipe.
+        directory: What they hand on to each other on disk.
+        cpu_seconds: What each of them took.
+    """
 
-def _stages(state: _Run, tests: dict[str, list[data.Chat]], beside: Path) -> report.Report:
-    recipe = state.recipe
-    base_dir, base_curve = _base(state)
-    tokenizer = AutoTokenizer.from_pretrained(base_dir)
-    examples = [skills.SKILLS[e.skill].example(tuple(e.content), e.wording) for e in recipe.examples]
-    example_chats = [data.chat(example) for example in examples]
-    models: dict[str, PreTrainedModel] = {"base": AutoModelForCausalLM.from_pretrained(base_dir)}
+    recipe: Recipe
+    directory: Path
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
 
-    config = recipe.train
-    with state.stage("data"):
-        drawn = data.draw(recipe.new, "train", config.steps * config.batch_size, recipe.seed)
-        rows = data.dataset(tokenizer, drawn, config.batch_size, seed=recipe.seed)
-    chosen = recipe.expansion
-    expand(
-        base_dir,
-        state.scratch / "dual",
-        _sites(recipe),
-        chosen.method,
-        chosen.initial_factor,
-        chosen.kind,
-        chosen.freeze_factor,
-        chosen.norm_alpha,
-    )
-    dual = ControlLLMForCausalLM.from_pretrained(state.scratch / "dual")
-    trainer, samples = _train(state, dual, tokenizer, rows)
-    models["control"] = dual
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage."""
+        log.info("%s ...", name)
+        start = time.process_time()
+        yield
+        self.cpu_seconds[name] = round(time.process_time() - start, 1)
+        log.info("%s: %s CPU seconds", name, self.cpu_seconds[name])
 
-    facts = None
-    if (baseline := recipe.baselines.full_fine_tuning) is not None:
-        with state.stage("full fine-tuning"):
-            checks = data.held_out(recipe.new, "validation", baseline.check_prompts, recipe.seed)
-            target = _score(recipe, dual, tokenizer, checks)
-            drawn = data.draw(recipe.new, "train", baseline.steps * baseline.batch_size, recipe.seed)
-            rows = data.dataset(tokenizer, drawn, baseline.batch_size, seed=recipe.seed)
-            models["full_fine_tuning"], facts = full_fine_tuning(
-                base_dir,
-                tokenizer,
-                rows,
-                baseline,
-                lambda model: _score(recipe, model, tokenizer, checks),
-                target,
-                recipe.seed,
-                state.scratch,
-            )
-    with state.stage("evaluation"):
-        scores = {
-            name: {model: _score(recipe, models[model], tokenizer, chats) for model in models}
-            for name, chats in tests.items()
-        }
-        given = {model: _answers(recipe, models[model], tokenizer, example_chats) for model in models}
-    checks_made = _write_checked(dual, models["base"], tokenizer, list(tests.values()), beside)
-    return report.Report(
-        schema=1,
-        created=report.now(),
-        checkpoint="0" * 12,
-        split=recipe.evaluation.split,
-        skills=[
-            report.SkillReport(
-                name=_name(source),
-                kind="new" if source is recipe.new else "original",
-                label=_label(source),
-                prompts=len(tests[_name(source)]),
-                scores=report.Scores(**scores[_name(source)]),
-            )
-            for source in (*recipe.originals, recipe.new)
-        ],
-        examples=[
-            report.ExampleReport(
-                skill=example.skill,
-                prompt=example.prompt,
-                expected=example.answer,
-                answers=report.Answers(**{model: found[i] for model, found in given.items()}),
-            )
-            for i, example in enumerate(examples)
-        ],
-        training=report.TrainingReport(
-            steps=trainer.state.global_step,
-            base_reused=recipe.base.path is not None and recipe.base.make is not None,
-            seconds=0.0,
-            cpu_seconds=state.cpu_seconds,
-            trainable_parameters=sum(p.numel() for p in dual.parameters() if p.requires_grad),
-            frozen_parameters=sum(p.numel() for p in dual.parameters() if not p.requires_grad),
-            loss_curve=[entry for entry in trainer.state.log_history if "loss" in entry],
-            base_loss_curve=base_curve,
-            layers=_layers(dual, tokenizer, tests),
-            rehearsal_samples=samples,
-            full_fine_tuning=facts,
-        ),
-        checks=checks_made,
-        recipe=_shareable(recipe),
-        environment=report.environment(),
-    )
+    def train(self) -> outcome.Trained:
+        """Everything up to the trained models, in all processes."""
+        recipe = self.recipe
+        base, method, base_log = self._base()
+        tokenizer = data.load_tokenizer(base, None if recipe.data is None else recipe.data.chat_template)
+        with self.stage("data"), processes.first_before_others():
+            rows, facts = material.rows(recipe, recipe.train, _context(base), tokenizer, self.directory / "data")
+        with processes.first_before_others():
+            model = method.prepare(base, self.directory)
+        if recipe.train.freeze_interpolators:
+            assert isinstance(model, ControlLLMForCausalLM)
+            model.freeze_interpolators()
+        pool = self._pool(base, tokenizer)
+        samples = [str(tokenizer.decode(pool.tokens(i))) for i in range(min(_SAMPLES, len(pool)))] if pool else []
+        terms = Terms.of(recipe, pool)
+        checks = self._checks(model, tokenizer)
+        callbacks = [] if checks is None else [checks]
+        checkpoints = self.directory / "checkpoints"
+        with self.stage("train"):
+            model, state = optimise(model, tokenizer, rows, recipe.train, recipe.seed, checkpoints, terms, callbacks)
+        best_step = None if checks is None else checks.restore(model, state)
+        others = self._baselines(base, tokenizer, terms, model)
+        texts = [row["input_ids"] for row in rows.select(range(min(4, len(rows))))]
+        return outcome.Trained(base, base_log, tokenizer, model, state, best_step, facts, texts, samples, others)
 
+    def _base(self) -> tuple[Path, Method, list[dict[str, float]]]:
+        recipe, made = self.recipe, self.recipe.base.make
+        if recipe.base.path is not None:
+            with processes.first_before_others():
+                directory, method = sequential.start(recipe, self.directory)
+            return directory, method, []
+        assert made is not None
+        directory = self.directory / "base"
+        if not directory.exists():
+            named = [source for source in recipe.originals if isinstance(source, str)]
+            with self.stage("base"):
+                model, tokenizer, logs = make_base(made, named, recipe.seed, self.directory)
+            if processes.is_first():
+                with checkpoint.write_beside(directory) as beside:
+                    model.save_pretrained(beside)
+                    tokenizer.save_pretrained(beside)
+                    (beside / _BASE_LOG).write_text(json.dumps(logs))
+            processes.wait()
+        return directory, Control(recipe.expansion), json.loads((directory / _BASE_LOG).read_text())
 
-def _shareable(recipe: Recipe) -> dict[str, Any]:
-    """The recipe without the directories of the machine it ran on."""
-    tree = recipe.model_dump(mode="json", exclude={"output"})
-    if tree["base"]["path"] is not None:
-        tree["base"]["path"] = None if recipe.base.make else Path(tree["base"]["path"]).name
-    return tree
+    def _pool(self, base: Path, tokenizer: PreTrainedTokenizerBase) -> rehearsal.Pool | None:
+        recipe, settings = self.recipe, self.recipe.rehearsal
+        if settings is None:
+            return None
+        file = self.directory / "pool.safetensors"
+        with self.stage("rehearsal"), processes.first_before_others():
+            if not file.exists():
+                rehearsal.build(loaded(base), tokenizer, settings, recipe.seed, file)
+        parts = recipe.train.accumulation * processes.count()
+        return rehearsal.Pool(file, settings.batch_size, parts, padding(tokenizer), recipe.seed)
 
+    def _checks(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> SkillChecks | None:
+        settings, during = self.recipe.evaluation, self.recipe.evaluation.during
+        if during is None:
+            return None
+        prompts = outcome.prompts(self.recipe, "validation", during.prompts)
+        *originals, new = prompts
 
-def _base(state: _Run) -> tuple[Path, list[dict[str, float]]]:
-    made = state.recipe.base.make
-    if state.recipe.base.path is not None:
-        return state.recipe.base.path, []
-    assert made is not None
-    named = [source for source in state.recipe.originals if isinstance(source, str)]
-    with state.stage("base"):
-        curve = make_base(made, named, state.recipe.seed, state.scratch / "base")
-    return state.scratch / "base", curve
+        def score() -> dict[str, float]:
+            with torch.compiler.set_stance("force_eager"):  # generation is not what was compiled
+                return skill_scores(model, tokenizer, prompts, settings)
 
+        file, floor = self.directory / "best.safetensors", settings.retention_floor
+        return SkillChecks(score, originals, new, during.every, floor, during.stop_below, file)
 
-def _train(
-    state: _Run, dual: ControlLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, rows: data.Dataset
-) -> tuple[ControlTrainer, list[str]]:
-    recipe = state.recipe
-    pool, samples = None, []
-    if (settings := recipe.rehearsal) is not None:
-        with state.stage("rehearsal"):
-            sequences = rehearsal.sample(dual, tokenizer, settings, recipe.seed)
-            samples = [str(tokenizer.decode(sequence)) for sequence in sequences[:8]]
-        parts = recipe.train.accumulation
-        pool = rehearsal.batches(sequences, settings.batch_size, parts, tokenizer.pad_token_id, recipe.seed)
-    loss = recipe.divergence
-    trainer = ControlTrainer(
-        model=dual,
-        divergence=None if loss.loss == "none" else Divergence(loss.loss, loss.weight),
-        rehearsal=recipe.rehearsal,
-        pool=pool,
-        gate_learning_rate=recipe.train.gate_learning_rate,
-        args=sft_config(recipe.train, recipe.seed, state.scratch),
-        train_dataset=rows,
-        processing_class=tokenizer,
-    )
-    with state.stage("train"):
-        trainer.train()
-    dual.model.keep_branches = False
-    return trainer, samples
+    def _baselines(
+        self, base: Path, tokenizer: PreTrainedTokenizerBase, terms: Terms, control: PreTrainedModel
+    ) -> dict[str, tuple[PreTrainedModel, dict[str, Any]]]:
+        recipe, sections = self.recipe, self.recipe.baselines.all
+        if not sections:
+            return {}
+        prompts = outcome.prompts(recipe, "validation", max(each.train.check_prompts for each in sections.values()))
+        new = outcome.name_of(outcome.scored(recipe)[-1])
+        old = {name: chats for name, chats in prompts.items() if name != new}
 
+        def on_new(model: PreTrainedModel) -> float:
+            return skill_scores(model, tokenizer, {new: prompts[new]}, recipe.evaluation)[new]
 
-def _score(
-    recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chats: Sequence[data.Chat]
-) -> float:
-    chosen = recipe.evaluation
-    return evaluate.score(model, tokenizer, chats, chosen.batch_size, chosen.max_new_tokens)
+        def on_originals(model: PreTrainedModel) -> float:
+            scores = skill_scores(model, tokenizer, old, recipe.evaluation)
+            return sum(scores.values()) / max(len(scores), 1)
 
+        def rows(train: Train, replay: float) -> Dataset:
+            return material.rows(recipe, train, _context(base), tokenizer, self.directory / "data", replay)[0]
 
-def _answers(
-    recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chats: Sequence[data.Chat]
-) -> list[str]:
-    chosen = recipe.evaluation
-    return evaluate.answers(model, tokenizer, chats, chosen.batch_size, chosen.max_new_tokens)
-
-
-def _layers(
-    dual: ControlLLMForCausalLM, tokenizer: PreTrainedTokenizerBase, tests: dict[str, list[data.Chat]]
-) -> list[report.LayerReport]:
-    *originals, new = tests.values()
-    on_new = evaluate.branch_statistics(dual, tokenizer, new[:64])
-    on_originals = evaluate.branch_statistics(dual, tokenizer, [chat for chats in originals for chat in chats[:16]])
-    return [
-        report.LayerReport(
-            layer=layer,
-            weight_new=on_new[layer]["weight"],
-            weight_originals=on_originals[layer]["weight"],
-            alignment_new=on_new[layer]["alignment"],
-            alignment_originals=on_originals[layer]["alignment"],
+        lesson = baselines.Lesson(
+            base,
+            tokenizer,
+            recipe.expansion,
+            rows,
+            terms,
+            on_new,
+            on_originals,
+            on_new(control),
+            recipe.seed,
         )
-        for layer in sorted(on_new)
-    ]
+        found = {}
+        for name, section in sections.items():
+            with self.stage(name):
+                found[name] = baselines.fit(section, lesson, self.directory / name)
+        return found
+
+    def report(self, trained: outcome.Trained, tests: outcome.Skills, directory: Path) -> report.Report:
+        """Measure, write the checkpoint and compare it with what was trained; returns the report, without its hash."""
+        recipe, model, tokenizer = self.recipe, trained.model.eval(), trained.tokenizer
+        base = loaded(trained.base).eval()
+        models = {"base": base, "control": model} | {name: one.eval() for name, (one, _) in trained.others.items()}
+        with self.stage("evaluation"):
+            measured = outcome.measure(recipe, models, tokenizer, tests)
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+        with self.stage("parity"):
+            texts = [data.encode(tokenizer, chats[0])["input_ids"] for chats in tests.values()]
+            compared = parity.check(
+                directory, model, self._plain(trained.base, base), texts or trained.texts, recipe.evaluation.vllm_parity
+            )
+        return outcome.report_of(recipe, trained, measured, compared, self.cpu_seconds)
+
+    def _plain(self, directory: Path, base: PreTrainedModel) -> PreTrainedModel:
+        """What the model is at scale 0: the base itself, or of a base that is controlled already the base inside it."""
+        if not isinstance(base, ControlLLMForCausalLM):
+            return base
+        extract(directory, self.directory / "plain")
+        return loaded(self.directory / "plain").eval()
 
 
-def _write_checked(
-    dual: ControlLLMForCausalLM,
-    base: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    tests: Sequence[Sequence[data.Chat]],
-    directory: Path,
-) -> dict[str, float]:
-    """Write the checkpoint, load it again, and compare: with the model in memory, and at scale 0 with the base."""
-    dual.eval()
-    dual.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    checkpoint.check(directory)
-    loaded = AutoModelForCausalLM.from_pretrained(directory).eval()
-    batch = evaluate.text_batch(AutoTokenizer.from_pretrained(directory), [chats[0] for chats in tests])
-    with torch.inference_mode():
-        differences = {
-            "reload": (loaded(**batch).logits - dual(**batch).logits).abs().max().item(),
-            "base_at_scale_0": (loaded(**batch, control_scale=0.0).logits - base.eval()(**batch).logits)
-            .abs()
-            .max()
-            .item(),
-        }
-    for name, difference in differences.items():
-        if difference > RELOAD_TOLERANCE:
-            raise RuntimeError(f"check {name}: logits differ by {difference:.3g}, more than {RELOAD_TOLERANCE:g}")
-    return differences
+def loaded(directory: Path) -> PreTrainedModel:
+    """A checkpoint on the accelerator, or on the CPU without one."""
+    model: Any = AutoModelForCausalLM.from_pretrained(directory)
+    return model.to(torch.accelerator.current_accelerator() or torch.device("cpu"))

@@ -5,6 +5,8 @@ model answers every request by itself, and was never trained on a history or on 
 and left out rather than allowed to derail it.
 """
 
+from collections.abc import Sequence
+
 from tokenizers import Regex as TokenizersRegex
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -30,9 +32,9 @@ CHAT_TEMPLATE = """\
 """
 
 
-def character_tokenizer(max_length: int) -> PreTrainedTokenizerFast:
-    """Build the tokenizer; `max_length` is the model's context length."""
-    vocabulary = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *CHARACTERS))}
+def character_tokenizer(max_length: int, characters: Sequence[str] = CHARACTERS) -> PreTrainedTokenizerFast:
+    """Build the tokenizer of some characters; `max_length` is the model's context length."""
+    vocabulary = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *characters))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(TokenizersRegex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()

@@ -100,6 +100,15 @@ def test_gates_are_known_from_a_report_only(tmp_path):
     assert inspect(model)["mean_weights"] == {"1": None, "3": None}
 
 
+@pytest.mark.parametrize("layers", ["nonsense", [{"layer": 1, "weight_new": 2, "weight_originals": 0}], None])
+def test_a_broken_report_is_left_out_with_a_warning(layers, tmp_path, caplog):
+    model = Case(method="dlerp").write(tmp_path / "model")
+    report = {"checkpoint": checkpoint_hash(model), "training": {"layers": layers}}
+    (tmp_path / "report.json").write_text("{" if layers is None else json.dumps(report))
+    assert inspect(model)["mean_weights"] == {"1": None, "3": None}
+    assert "report.json" in caplog.text and "left out" in caplog.text
+
+
 def test_a_null_factor_is_the_expanded_branch_alone(tmp_path):
     facts = inspect(Case(factor=None).write(tmp_path / "model"))
     assert facts["interpolation_factor"] is None

@@ -4,25 +4,25 @@ import json
 
 import pytest
 
+from cllm_model.report import report_of
 from serve.ids import ModelIds
-from serve.report import read_report
 from serve.settings import Settings
 
 
 def test_a_report_is_found_in_the_directory_and_beside_it(tmp_path):
     model = tmp_path / "model"
     model.mkdir()
-    assert read_report(model, "abc") is None
+    assert report_of(model, "abc") is None
     (tmp_path / "report.json").write_text(json.dumps({"checkpoint": "abc", "place": "beside"}))
-    assert read_report(model, "abc")["place"] == "beside"
+    assert report_of(model, "abc")["place"] == "beside"
     (model / "report.json").write_text(json.dumps({"checkpoint": "abc", "place": "inside"}))
-    assert read_report(model, "abc")["place"] == "inside"
+    assert report_of(model, "abc")["place"] == "inside"
 
 
 @pytest.mark.parametrize("text", ['{"checkpoint": "other"}', "{}", "[]", "not json"])
 def test_other_reports_are_not_shown(tmp_path, text):
     (tmp_path / "report.json").write_text(text)
-    assert read_report(tmp_path, "abc") is None
+    assert report_of(tmp_path, "abc") is None
 
 
 def test_ids():

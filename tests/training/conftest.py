@@ -37,7 +37,7 @@ def tree() -> dict[str, Any]:
         "divergence": {"loss": "mse", "weight": 1.0},
         "rehearsal": {"sequences": 8, "batch_size": 4, "max_tokens": 200},
         "train": train,
-        "evaluation": {"prompts": 4, "max_new_tokens": 8, "batch_size": 8},
+        "evaluation": {"prompts": 4, "max_new_tokens": 8, "batch_size": 8, "vllm_parity": False},
         "baselines": {"full_fine_tuning": train | {"check_every": 2, "check_prompts": 4}},
         "examples": [{"skill": "capitals", "content": ["apple"]}],
     }

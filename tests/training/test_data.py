@@ -1,4 +1,4 @@
-"""Data: JSONL files with clear errors, labels on answers only, updates that hold every length."""
+"""Requests with one answer: JSONL files with clear errors, labels on answers only, updates that hold every length."""
 
 import json
 from pathlib import Path
@@ -16,15 +16,18 @@ GOOD = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "c
     ("line", "said"),
     [
         ("{", "not JSON"),
-        ("[]", "expected a list of at least two messages"),
-        ('{"text": "x"}', "messages = None"),
-        ('{"messages": [{"role": "user", "content": "x"}]}', "at least two"),
+        ("[]", "expected one JSON object a line"),
+        ('{"text": "x"}', "the assistant's answer at its end"),
+        ('{"messages": [{"role": "user", "content": "x"}]}', "no message of the assistant"),
         (
             '{"messages": [{"role": "user", "content": 3}, {"role": "assistant", "content": "x"}]}',
             "messages[0].content",
         ),
         ('{"messages": [{"role": "cat", "content": "x"}, {"role": "assistant", "content": "x"}]}', "role = 'cat'"),
-        ('{"messages": [{"role": "user", "content": "x"}, {"role": "user", "content": "x"}]}', "answer at the end"),
+        (
+            '{"messages": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "x"}]}',
+            "answer at its end",
+        ),
     ],
 )
 def test_errors_name_file_line_and_field(tmp_path: Path, line: str, said: str) -> None:
@@ -48,7 +51,6 @@ def test_file_skill(tmp_path: Path) -> None:
     path = tmp_path / "chats.jsonl"
     path.write_text("\n".join([json.dumps(GOOD)] * 3))
     source = FileSkill(name="hello", train=path, test=path)
-    assert len(data.draw(source, "train", 7, 0)) == 7
     assert data.held_out(source, "test", 2, 0)[0].answer == "hello"
     with pytest.raises(data.DataError, match="no validation file"):
         data.held_out(source, "validation", 2, 0)

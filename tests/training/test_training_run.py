@@ -1,6 +1,8 @@
 """A whole run with a two-layer model: what it writes, and what it leaves when it fails."""
 
 import json
+import os
+import signal
 import stat
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import cllm_model  # noqa: F401 - registers the model
 from cllm_model.checkpoint import checkpoint_hash
 from cllm_model.expand import extract
+from tests.forked import free_port, rank_of, run, run_all
 from training import report
 from training import run as run_module
-from training.recipe import RecipeError, load
+from training.evaluation import evaluate, read_suite
+from training.evaluation.local import load as load_local
+from training.recipe import Recipe, RecipeError, load
+from training.trainer import ControlTrainer
 
 
 @pytest.fixture
@@ -25,7 +31,7 @@ def finished(recipe_file: Path, tmp_path: Path) -> Path:
 
 def test_run_writes_a_checkpoint_and_its_report(finished: Path, tree: dict[str, Any]) -> None:
     out = finished.parent
-    assert sorted(path.name for path in out.iterdir()) == ["model", "report.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["model", "report.html", "report.json"]
     plain = json.loads(finished.read_text())
     assert plain["schema"] == 1
     assert plain["checkpoint"] == checkpoint_hash(out / "model")
@@ -119,6 +125,8 @@ def test_a_reused_base_is_named_as_such_but_not_its_directory(
 
 def test_skills_from_files_on_a_given_base(finished: Path, tree: dict[str, Any], tmp_path: Path) -> None:
     extract(finished.parent / "model", tmp_path / "base")
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("count from 1 to 9", "write in capitals")))
     for name in ("train", "test", "old"):
         turns = [{"role": "user", "content": f"{name}?"}, {"role": "assistant", "content": "yes"}]
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
@@ -129,6 +137,7 @@ def test_skills_from_files_on_a_given_base(finished: Path, tree: dict[str, Any],
         "rehearsal": None,
         "baselines": {},
         "examples": [],
+        "evaluation": tree["evaluation"] | {"suites": [str(texts)]},
         "output": str(tmp_path / "files"),
     }
     recipe = tmp_path / "files.yaml"
@@ -139,6 +148,11 @@ def test_skills_from_files_on_a_given_base(finished: Path, tree: dict[str, Any],
         ("new", "new", 1),
     ]
     assert not found.training.base_reused
+    assert found.recipe["evaluation"]["suites"] == ["texts.jsonl"]
+    bits = {measure.scale: measure.value for measure in found.measures if measure.metric == "bits_per_byte"}
+    assert list(bits) == [0, 0.25, 0.5, 0.75, 1] and bits[0] != bits[1]
+    base = evaluate(load_local(tmp_path / "base", 2, 8, 99), [read_suite(str(texts))], [1.0])
+    assert base[0].value == pytest.approx(bits[0], rel=1e-6)
 
 
 @pytest.mark.parametrize("method", ["dlerp", "moe"])  # a fresh gate of moe is random
@@ -153,11 +167,68 @@ def test_same_seed_same_weights(method: str, finished: Path, recipe_file: Path, 
     assert len(hashes) == 1
 
 
+KILL_AT = 3
+
+
+def killed_at(recipe: Recipe, step: int) -> None:
+    """Run a recipe in a process that is killed at an update."""
+    torch.set_num_threads(1)
+    original = ControlTrainer.training_step
+
+    def step_or_die(self: ControlTrainer, *args: Any, **kwargs: Any) -> Any:
+        # the base is trained first, for more updates and without checkpoints
+        if self.args.save_strategy == "steps" and self.state.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, *args, **kwargs)
+
+    ControlTrainer.training_step = step_or_die  # type: ignore[method-assign]
+    run_module.run(recipe)
+
+
+def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(recipe_file: Path, tmp_path: Path) -> None:
+    changes = ["baselines={}", "train.save_every=2", "examples=[]"]
+    unbroken = run_module.run(load(recipe_file, [*changes, f"output={tmp_path / 'unbroken'}"]))
+    broken = load(recipe_file, [*changes, f"output={tmp_path / 'broken'}"])
+    assert run(killed_at, broken, KILL_AT) == -signal.SIGKILL
+    left = {path.name for path in (tmp_path / "broken" / "unfinished").iterdir()}
+    assert {"recipe.json", "base", "pool.safetensors", "checkpoints"} <= left
+    with pytest.raises(RecipeError, match="holds an unfinished run; go on with --resume"):
+        run_module.run(broken)
+    with pytest.raises(RecipeError, match=r"train.learning_rate = 0.5: the unfinished run in .* has 0.001"):
+        run_module.run(load(recipe_file, [*changes, f"output={broken.output}", "train.learning_rate=0.5"]), resume=True)
+    resumed = run_module.run(broken, resume=True)
+    first, second = (report.read(path) for path in (unbroken, resumed))
+    assert first.checkpoint == second.checkpoint
+    assert first.training.loss_curve == second.training.loss_curve
+    assert first.training.base_loss_curve == second.training.base_loss_curve
+    assert first.skills == second.skills
+    assert sorted(path.name for path in broken.output.iterdir()) == ["model", "report.html", "report.json"]
+
+
+def one_of(rank: int, processes: int, port: int, recipe: Recipe) -> None:
+    with rank_of(rank, processes, port):
+        run_module.run(recipe)
+
+
+def test_two_processes_make_one_run(recipe_file: Path, tmp_path: Path) -> None:
+    """As torchrun starts them: both train base and model, one writes, and the losses are those of one process."""
+    changes = ["baselines={}", "examples=[]"]
+    alone = run_module.run(load(recipe_file, [*changes, f"output={tmp_path / 'alone'}"]))
+    together = load(recipe_file, [*changes, "train.accumulation=1", f"output={tmp_path / 'together'}"])
+    port = free_port()
+    assert run_all(one_of, [(rank, 2, port, together) for rank in range(2)]) == [0, 0]
+    one, two = (report.read(path).training for path in (alone, together.output / "report.json"))
+    assert len(one.loss_curve) == len(two.loss_curve) == 2
+    for mine, theirs in zip(one.loss_curve, two.loss_curve, strict=True):
+        for part in ("loss", "divergence", "kl", "gate"):
+            assert mine[part] == pytest.approx(theirs[part], abs=1e-4)  # the base's training rounded differently too
+
+
 def test_failed_run_leaves_nothing(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object) -> None:
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(run_module.report, "environment", fail)  # after the weights were written
+    monkeypatch.setattr("training.outcome.report.environment", fail)  # after the weights were written
     changes = ["baselines.full_fine_tuning=null", "rehearsal=null"]
     with pytest.raises(RuntimeError, match="disk full"):
         run_module.run(load(recipe_file, [*changes, f"output={tmp_path / 'out'}"]))

@@ -5,8 +5,9 @@ value and the choices. Nothing here reads data or touches a model.
 """
 
 from training.recipe.base import Base, Made, Stage
-from training.recipe.data import FileSkill, SkillName
-from training.recipe.evaluation import Baselines, Evaluation, Example
+from training.recipe.baselines import Baseline, Baselines
+from training.recipe.data import Data, FileSkill, SkillName, Source
+from training.recipe.evaluation import During, Evaluation, Example
 from training.recipe.load import load
 from training.recipe.method import Divergence, Expansion
 from training.recipe.recipe import Recipe
@@ -16,10 +17,13 @@ from training.recipe.train import BaselineTrain, ControlTrain, Train
 
 __all__ = [
     "Base",
+    "Baseline",
     "BaselineTrain",
     "Baselines",
     "ControlTrain",
+    "Data",
     "Divergence",
+    "During",
     "Evaluation",
     "Example",
     "Expansion",
@@ -30,6 +34,7 @@ __all__ = [
     "Rehearsal",
     "Section",
     "SkillName",
+    "Source",
     "Stage",
     "Train",
     "load",

@@ -1,7 +1,7 @@
 """The pre-trained model that a run starts from."""
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -40,9 +40,15 @@ class Base(Section):
 
     path: Path | None = None
     make: Made | None = None
+    sequential: Literal["continue", "merge"] | None = Field(
+        default=None,
+        description="of a controlled checkpoint: train its expansion further, or merge its branches and expand anew",
+    )
 
     @model_validator(mode="after")
     def _given(self) -> Self:
         if self.path is None and self.make is None:
             raise ValueError("give `path` (a checkpoint directory) or `make` (a model to be made here)")
+        if self.sequential is not None and (self.path is None or self.make is not None):
+            raise ValueError("`sequential` is of a controlled checkpoint: give its `path`, and no `make`")
         return self

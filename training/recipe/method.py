@@ -91,15 +91,22 @@ class Expansion(Section):
 class Divergence(Section):
     """The divergence loss; weight -1 takes each layer's own interpolation weight."""
 
-    loss: Literal["cosine", "mse", "none"] = "mse"
+    loss: Literal["cosine", "cosine_linear", "mse", "none"] = Field(
+        default="mse", description="`cosine` is smooth-L1 of the cosine distance, as published; `cosine_linear` is not"
+    )
     weight: float = Field(default=1.0, allow_inf_nan=False)
+    positions: Literal["all", "prompt", "completion", "published"] = Field(
+        default="all", description="tokens to average over: without padding, but `published` counts it as well"
+    )
 
     @model_validator(mode="after")
     def _weight(self) -> Self:
         if self.weight < 0 and self.weight != -1:
             raise ValueError("`weight` is at least 0, or -1 for the layer's own interpolation weight")
-        if self.loss == "none" and self.weight != type(self).model_fields["weight"].default:
-            raise ValueError(f"`weight` ({self.weight:g}) has no effect with loss 'none'")
+        for name in ("weight", "positions"):
+            value = getattr(self, name)
+            if self.loss == "none" and value != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` ({value}) has no effect with loss 'none'")
         return self
 
     @property

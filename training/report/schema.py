@@ -1,18 +1,14 @@
 """`report.json`: what a run did and what came of it. The server and the UI read it as plain JSON.
 
-Fields may be added; those here keep their names and meaning within `schema` 1.
+Fields may be added, with a default; those here keep their names and meaning within `schema` 1.
 """
 
-import json
-import platform
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-_PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "tokenizers")
+from training.intervals import Interval, wilson
+from training.measure import Measure
 
 
 class _Part(BaseModel):
@@ -27,6 +23,13 @@ class Scores(_Part):
     full_fine_tuning: float | None = None
 
 
+class Question(_Part):
+    """A request, and its only right answer."""
+
+    prompt: str
+    expected: str
+
+
 class SkillReport(_Part):
     """One skill, on prompts that were never trained on."""
 
@@ -35,6 +38,24 @@ class SkillReport(_Part):
     label: str
     prompts: int
     scores: Scores
+    baselines: dict[str, float] = Field(default={}, description="other ways to learn the same, by name of the method")
+    intervals: dict[str, Interval] = Field(
+        default={}, description="95 % (Wilson) of each score, by the model's name; follows from scores and prompts"
+    )
+
+    prompts_sample: list[Question] = Field(default=[], description="some of the prompts, to be asked again live")
+
+    @property
+    def by_model(self) -> dict[str, float]:
+        """All scores that there are, by the model's name."""
+        return self.scores.model_dump(exclude_none=True) | self.baselines
+
+    @model_validator(mode="after")
+    def _fill_in(self) -> Self:
+        self.intervals = {
+            name: wilson(round(score * self.prompts), self.prompts) for name, score in self.by_model.items()
+        }
+        return self
 
 
 class Answers(_Part):
@@ -64,6 +85,30 @@ class LayerReport(_Part):
     alignment_originals: float
 
 
+class DialPoint(_Part):
+    """Scores of every skill at one control scale; 0 is the base."""
+
+    scale: float
+    scores: dict[str, float]
+
+
+class Recommendation(_Part):
+    """Why a scale is recommended: the rule, and what it was given. Never chosen on the split that is reported."""
+
+    scale: float
+    rule: str
+    split: Literal["validation"] = "validation"
+    prompts: int
+    points: list[DialPoint]
+
+
+class CheckReport(_Part):
+    """Scores on the validation split while the model was trained; step 0 is before training."""
+
+    step: int
+    scores: dict[str, float]
+
+
 class TrainingReport(_Part):
     """The optimisation of the expanded model, and of what it is compared with."""
 
@@ -78,6 +123,10 @@ class TrainingReport(_Part):
     layers: list[LayerReport] = Field(description="the dual-branch layers; a stacked expansion has none")
     rehearsal_samples: list[str]
     full_fine_tuning: dict[str, Any] | None = None
+    baselines: dict[str, dict[str, Any]] = Field(default={}, description="facts of other methods, by name")
+    checks: list[CheckReport] = []
+    best_step: int | None = Field(default=None, description="step whose weights were kept, where it was not the last")
+    best_rule: str | None = None
 
 
 class Report(_Part):
@@ -91,29 +140,13 @@ class Report(_Part):
     skills: list[SkillReport]
     examples: list[ExampleReport]
     training: TrainingReport
-    checks: dict[str, float] = Field(description="largest differences in logits that were measured")
+    checks: dict[str, float] = Field(description="largest differences in logits that were measured; vLLM's: in log-p")
+    checks_skipped: dict[str, str] = Field(default={}, description="name of a check -> why it was left out")
+    dial: list[DialPoint] = Field(default=[], description="the reported split at every scale; empty: not measured")
+    recommendation: Recommendation | None = Field(default=None, description="None: the scale is 1, as trained")
+    measures: list[Measure] = Field(default=[], description="suites of the recipe, at every scale")
+    data: dict[str, Any] = Field(default={}, description="what was learned from")
+    history: list[dict[str, Any]] = Field(default=[], description="earlier runs that led to the base, oldest first")
     recipe: dict[str, Any]
     environment: dict[str, str]
-
-
-def now() -> str:
-    """The time of day in ISO 8601, UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def environment() -> dict[str, str]:
-    """Versions of what computed the numbers."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
-
-
-def write(report: Report, path: Path) -> None:
-    """Write the report beside its place, then rename it."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(report.model_dump(by_alias=True), indent=1) + "\n", encoding="utf-8")
-    beside.chmod(0o644)
-    beside.replace(path)
-
-
-def read(path: Path) -> Report:
-    """Read a report and check it."""
-    return Report.model_validate_json(path.read_text(encoding="utf-8"))
+    git_commit: str | None = Field(default=None, description="of the code; None where it is not a checkout")

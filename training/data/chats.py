@@ -1,27 +1,23 @@
-"""Chat examples as token sequences ready for TRL: loss on the answer, and where asked for on the request too.
+"""Requests with one answer each, from the demo's generated skills and from JSONL files of chats that are scored.
 
-Sources are the demo skills and JSONL files; each line is `{"messages": [...]}` ending with the assistant's answer.
+A line of a file is a chat in any format of `training.data.formats`, and ends with the assistant's answer. For training
+they become token sequences with the loss on the answer, and where asked for on the request too.
 """
 
-import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from training import skills
+from training.data import template
+from training.data.formats import DataError, Message, detect, parse
+from training.data.rows import IGNORED
+from training.data.sources import json_lines
 from training.recipe import FileSkill
-
-Message = dict[str, str]
-IGNORED = -100
-
-
-class DataError(ValueError):
-    """A data file that cannot be used; the message names the file, line and field."""
 
 
 @dataclass(frozen=True)
@@ -48,48 +44,23 @@ def read_jsonl(path: Path) -> list[Chat]:
     Raises:
         DataError: names the file, the line and the field.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}") from error
-    chats = [_parse(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    chats = [_chat(record, where) for where, record in json_lines(path)]
     if not chats:
         raise DataError(f"{path}: no conversation in it")
     return chats
 
 
-def _parse(where: str, line: str) -> Chat:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON: {error.msg}") from error
-    messages = record.get("messages") if isinstance(record, dict) else None
-    if not isinstance(messages, list) or len(messages) < 2:
-        raise DataError(f"{where}: messages = {messages!r}: expected a list of at least two messages")
-    for index, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-            raise DataError(f"{where}: messages[{index}].content: expected text")
-        if message.get("role") not in ("system", "user", "assistant"):
-            raise DataError(
-                f"{where}: messages[{index}].role = {message.get('role')!r}: expected system, user or assistant"
-            )
-    if messages[-1]["role"] != "assistant" or messages[-2]["role"] != "user":
-        raise DataError(f"{where}: messages: expected a user's message and the assistant's answer at the end")
-    return Chat(tuple({"role": m["role"], "content": m["content"]} for m in messages[:-1]), messages[-1]["content"])
+def _chat(record: object, where: str) -> Chat:
+    messages = parse(record, detect(record, where), where)["messages"]
+    if [message["role"] for message in messages[-2:]] != ["user", "assistant"]:
+        raise DataError(f"{where}: expected a conversation with a user's message and the assistant's answer at its end")
+    return Chat(tuple(messages[:-1]), messages[-1]["content"])
 
 
-def draw(source: str | FileSkill, split: skills.Split, count: int, seed: int) -> list[Chat]:
-    """Draw `count` examples of a source for training; files are repeated in a new order as often as needed."""
-    if isinstance(source, str):
-        stream = skills.generate(source, split, seed)
-        return [chat(next(stream)) for _ in range(count)]
-    assert source.train is not None
-    chats = read_jsonl(source.train)
-    rng = random.Random(seed)
-    drawn: list[Chat] = []
-    while len(drawn) < count:
-        drawn += rng.sample(chats, len(chats))
-    return drawn[:count]
+def draw(skill: str, split: skills.Split, count: int, seed: int) -> list[Chat]:
+    """Draw `count` examples of a demo skill for training."""
+    stream = skills.generate(skill, split, seed)
+    return [chat(next(stream)) for _ in range(count)]
 
 
 def held_out(source: str | FileSkill, split: skills.Split, count: int, seed: int) -> list[Chat]:
@@ -114,7 +85,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, item: Chat, learn_prompt: bool = 
     """Token ids and labels of one conversation; the request is left out of the loss unless `learn_prompt`."""
     messages = list(item.messages)
     prompt = token_ids(tokenizer, messages)
-    whole = _ids(tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": item.answer}]))
+    whole = template.ids(tokenizer, [*messages, {"role": "assistant", "content": item.answer}])
     if whole[: len(prompt)] != prompt:
         raise DataError("the tokenizer's chat template does not render the request as a prefix of the conversation")
     labels = whole if learn_prompt else [IGNORED] * len(prompt) + whole[len(prompt) :]
@@ -123,11 +94,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, item: Chat, learn_prompt: bool = 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     """A request as token ids, ready for the answer."""
-    return _ids(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True))
-
-
-def _ids(encoded: Any) -> list[int]:
-    return list(encoded["input_ids"])
+    return template.ids(tokenizer, messages, add_generation_prompt=True)
 
 
 def dataset(

@@ -1,0 +1,65 @@
+"""Makes the pool of a run: the teacher answers requests, its predictions are cached, the samples are shown."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from training.evaluation.generation import padding
+from training.recipe import Rehearsal
+from training.rehearsal.pool import write
+from training.rehearsal.quality import Quality
+from training.rehearsal.sample import sample
+
+log = logging.getLogger(__name__)
+_LOGITS = 2**26
+"""Logits computed at once, 256 MiB in fp32: with a large vocabulary they are most of what sampling needs."""
+_SHOWN = 8
+
+
+def build(
+    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: Rehearsal, seed: int, out: Path
+) -> Quality:
+    """Write a pool of what `teacher` wrote, log some of it, and warn if it is not fit to be rehearsed.
+
+    Args:
+        teacher: The model whose skills are to be kept: the base, or a controlled model that is trained further.
+        tokenizer: Its tokenizer.
+        settings: The recipe's.
+        seed: Of the sampling.
+        out: File to write.
+
+    Raises:
+        RuntimeError: In a chat, fewer sequences than wanted came to an end.
+    """
+    sampled = sample(teacher, tokenizer, settings, seed)
+    quality = Quality.of(sampled)
+    usable = [s.tokens for s in sampled if s.ended or tokenizer.chat_template is None][: settings.sequences]
+    for tokens in usable[:_SHOWN]:
+        log.info("rehearsal: %r", tokenizer.decode(tokens))
+    for warning in quality.warnings():
+        log.warning("rehearsal: %s; was the base trained on requests, not on answers only?", warning)
+    if len(usable) < settings.sequences:
+        raise RuntimeError(
+            f"rehearsal: only {len(usable)} of {len(sampled)} sequences came to an end within {settings.max_tokens} "
+            f"tokens, {settings.sequences} are wanted; was the base trained on requests, not on answers only?"
+        )
+    write(out, usable, _logits(teacher, usable, padding(tokenizer)), settings.top_k)
+    return quality
+
+
+@torch.inference_mode()
+def _logits(teacher: PreTrainedModel, sequences: list[list[int]], pad_token_id: int) -> Iterator[Tensor]:
+    """Yield the teacher's logits on each sequence, (T, V), in order."""
+    teacher.eval()
+    at_once = max(1, _LOGITS // (max(map(len, sequences)) * teacher.config.vocab_size))
+    for start in range(0, len(sequences), at_once):
+        rows = [torch.tensor(tokens, device=teacher.device) for tokens in sequences[start : start + at_once]]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_token_id)
+        lengths = torch.tensor([len(row) for row in rows], device=teacher.device)
+        mask = (torch.arange(ids.shape[1], device=teacher.device) < lengths[:, None]).long()
+        logits = teacher(input_ids=ids, attention_mask=mask, use_cache=False).logits.cpu()
+        yield from (row[:length] for row, length in zip(logits, lengths.tolist(), strict=True))
