@@ -95,6 +95,10 @@ def serve(
         bool,
         typer.Option("--log-prompts", help="Write the bodies of requests into the access log."),
     ] = Settings.log_prompts,
+    ui: Annotated[
+        bool,
+        typer.Option("--ui", help="Serve the comparison page under /ui; it asks for an API key if the server does."),
+    ] = Settings.ui,
     check: Annotated[
         bool, typer.Option("--check", help="Check the input, say what would be allocated, start nothing.")
     ] = False,
@@ -104,7 +108,7 @@ def serve(
     vLLM's engine options may follow MODEL, for example --max-model-len 4096 or --dtype bfloat16.
     """
     given = locals()
-    from serve import launch, preflight
+    from serve import launch, mounts, preflight
 
     launch.end_on_signals()
     options = [*(context.default_map or {}).get(ENGINE, []), *context.args]
@@ -113,6 +117,7 @@ def serve(
         keys = read_keys(os.environ.pop(VARIABLE, None), settings.api_key_file)  # kept from the engine's processes
         checkpoint = preflight.check_all(settings)
         settings = settings.with_report(checkpoint.report)
+        page = mounts.page(settings) if settings.ui else None
         if check and not options:
             args = None  # no option of vLLM's to check, so vLLM need not be imported
         else:
@@ -128,7 +133,7 @@ def serve(
             typer.echo(line)
         return
     try:
-        launch.run(Service(settings, checkpoint, keys), args)
+        launch.run(Service(settings, checkpoint, keys, page), args)
     except launch.EngineDied as error:
         typer.echo(f"cllm serve: {error}", err=True)
         raise typer.Exit(1) from error

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from starlette.types import ASGIApp
+
 from serve.keys import ApiKeys
 from serve.preflight import Checkpoint
 from serve.settings import Settings
@@ -15,8 +17,10 @@ class Service:
         settings: What was asked for.
         checkpoint: What is served.
         keys: Who may ask.
+        page: What answers below `/ui`, if anything does.
     """
 
     settings: Settings
     checkpoint: Checkpoint
     keys: ApiKeys
+    page: ASGIApp | None = None

@@ -41,6 +41,7 @@ class Settings:
         max_pattern_length: Characters of the longest regular expression in one.
         drain_seconds: Time that running requests have to end after SIGTERM.
         log_prompts: Write the bodies of requests into the access log.
+        ui: Serve the comparison page under `/ui`.
 
     Raises:
         ValueError: A value is not allowed.
@@ -65,6 +66,7 @@ class Settings:
     max_pattern_length: int = 1000
     drain_seconds: float = 25.0  # Kubernetes kills after 30
     log_prompts: bool = False
+    ui: bool = False
 
     def __post_init__(self) -> None:
         from cllm_model.scale import check_scale

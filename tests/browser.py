@@ -1,7 +1,7 @@
 """One Chromium for the tests of pages: launch flags, contexts that record trouble, where screenshots go.
 
 Import the fixture `chromium` and, for a page, use `open_page`. The executable is found by name, or named by
-CLLM_TEST_CHROMIUM; without Playwright or a browser the tests are skipped.
+CLLM_TEST_CHROMIUM; without Playwright or a browser the tests fail.
 """
 
 import os
@@ -55,6 +55,7 @@ def open_page(browser: Any, url: str, width: int = 1600, height: int = 1000, dar
     own = urlsplit(url).netloc
     page.on("request", lambda request: _note(trouble, own, request.url))
     page.on("pageerror", lambda error: trouble.errors.append(str(error)))
+    page.on("console", lambda message: _hear(trouble, message))
     page.goto(url)
     try:
         yield page
@@ -70,6 +71,11 @@ def screenshot(page: Any, name: str) -> Path:
     path = SCREENSHOTS / f"{name}.png"
     page.screenshot(path=path, full_page=True, animations="disabled")
     return path
+
+
+def _hear(trouble: Trouble, message: Any) -> None:
+    if message.type == "error" and "Content Security Policy" in message.text:
+        trouble.errors.append(message.text)
 
 
 def _note(trouble: Trouble, own: str, url: str) -> None:

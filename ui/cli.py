@@ -5,13 +5,22 @@ Thin: reads options, checks the port, hands over. Gradio is imported only after 
 
 import logging
 import socket
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ui.settings import API_KEY_VARIABLE, Settings
+from ui.servers import is_loopback
+from ui.settings import (
+    ALLOW_URL_VARIABLE,
+    API_KEY_VARIABLE,
+    PASSWORD_VARIABLE,
+    SKILLS_VARIABLE,
+    VOTES_VARIABLE,
+    Settings,
+)
 
-_DEFAULT = Settings(api_key="")
+_DEFAULT = Settings(api_key="", password=None)
 
 
 def ui(
@@ -23,22 +32,48 @@ def ui(
     ] = _DEFAULT.port,
     host: Annotated[str, typer.Option(envvar="CLLM_UI_HOST", help="Address that the page listens on.")] = _DEFAULT.host,
     temperature: Annotated[
-        float, typer.Option(envvar="CLLM_UI_TEMPERATURE", min=0, max=2, help="Temperature of both panes.")
+        float, typer.Option(envvar="CLLM_UI_TEMPERATURE", min=0, max=2, help="Temperature that the page begins with.")
     ] = _DEFAULT.temperature,
     max_tokens: Annotated[
-        int, typer.Option(envvar="CLLM_UI_MAX_TOKENS", min=1, help="Longest answer of a pane.")
+        int, typer.Option(envvar="CLLM_UI_MAX_TOKENS", min=1, help="Longest answer that the page begins with.")
     ] = _DEFAULT.max_tokens,
+    allow_url: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar=ALLOW_URL_VARIABLE,
+            help="Another server that a side may ask; may be given several times. On the loopback any may be asked.",
+        ),
+    ] = None,
+    skills: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=SKILLS_VARIABLE,
+            help="JSONL of held-out prompts (skill, prompt, expected; kind: original or new; label) in place of the "
+            "report's.",
+        ),
+    ] = None,
+    votes: Annotated[
+        Path | None,
+        typer.Option(envvar=VOTES_VARIABLE, help="Offer votes, and append them with prompt and answers to this file."),
+    ] = None,
 ) -> None:
-    """Compare the base and the controlled model side by side in a browser."""
+    """Compare models side by side in a browser.
+
+    The server's key comes from CLLM_API_KEY, a password for the page from CLLM_UI_PASSWORD.
+    """
     for chatty in ("httpx", "httpx2"):  # one line per request, and the page asks often
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        settings = Settings(api_url, host, port, temperature, max_tokens)
+        settings = Settings(api_url, host, port, temperature, max_tokens, tuple(allow_url or ()), skills, votes)
     except ValueError as error:
         raise typer.BadParameter(f"{error} (a key goes into {API_KEY_VARIABLE})") from error
     if problem := port_problem(host, port, "--port"):
         typer.echo(problem, err=True)
         raise typer.Exit(2)
+    if not is_loopback(host) and settings.password is None:
+        typer.echo(
+            f"Whoever reaches {host} can use this page and its key; {PASSWORD_VARIABLE} sets a password.", err=True
+        )
 
     from ui.app import serve
 

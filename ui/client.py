@@ -1,100 +1,71 @@
-"""The HTTP side of the page: asks an OpenAI-compatible server what it serves, and streams answers from it.
+"""The HTTP side of the page: asks OpenAI-compatible servers what they serve, and streams answers from them.
 
 Knows no Gradio. `ask` never raises for a server's fault: it ends the `Answer` as failed, with a sentence that
-a reader of the page can act on. Cancelling `ask` closes the HTTP stream, which makes the engine stop.
+a reader of the page can act on. Cancelling `ask` closes the HTTP stream, which makes the engine stop. A redirect
+is never followed: it could lead where the page may not go.
 """
 
 import logging
 import time
 from asyncio import CancelledError
-from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 
-from ui.answer import Answer, Target, WrongModel
-from ui.report import Report, read_report
-from ui.settings import Settings
+from ui.answer import Answer, Sampling, WrongModel
+from ui.info import ServerInfo, read_info
+from ui.servers import NO_KEY, Server, is_loopback
 
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 300.0  # the longest wait for the next byte: a queue or a long prompt takes time
-SHORT_CONTEXT = 4096
-BASE_SUFFIX = ":base"
+MAX_CHARACTERS = 500_000  # of an answer; a server that never ends must not fill the memory
 Message = dict[str, str]
 
 
-@dataclass(frozen=True)
-class ServerInfo:
-    """What the server serves, or the reason why nothing can be asked of it yet."""
-
-    problem: str = ""
-    base: Target | None = None
-    control: Target | None = None
-    report: Report | None = None
-
-    @property
-    def ready(self) -> bool:
-        """Whether both models can be asked."""
-        return not self.problem
-
-
 class ChatClient:
-    """One server. The connection pool is shared by all sessions of the page."""
+    """Asks any server. Connections to one address are shared by all sessions of the page."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Prepare the connection; nothing is sent."""
-        self.settings = settings
-        timeout = openai.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        self._openai = openai.AsyncOpenAI(
-            base_url=settings.api_url,
-            api_key=settings.api_key,
-            max_retries=0,
-            timeout=timeout,
-            http_client=openai.DefaultAsyncHttpxClient(timeout=timeout, trust_env=not settings.api_is_local),
-        )
+    def __init__(self) -> None:
+        """Connect to nothing yet."""
+        self._pools: dict[str, openai.AsyncOpenAI] = {}
 
-    async def info(self) -> ServerInfo:
-        """Ask for readiness, models and report; a fault becomes `problem`."""
+    async def info(self, server: Server) -> ServerInfo:
+        """Ask for readiness, models, dial and report; a fault becomes `problem`."""
         try:
-            await self._get(self.settings.server_root + "/ready", missing_is_fine=True)
-            models = await self._get("/models")
-            control = await self._get("/control", missing_is_fine=True)
+            await self._get(server, server.root + "/ready", missing_is_fine=True)
+            models = await self._get(server, "/models")
+            control = await self._get(server, "/control", missing_is_fine=True)
         except openai.APIError as error:
-            return ServerInfo(problem=self.explain(error))
-        cards = {card["id"]: card for card in models["data"]} if isinstance(models, dict) else {}
-        name = next((name for name in cards if name + BASE_SUFFIX in cards), None)
-        if name is None:
-            listed = ", ".join(cards) or "no model"
-            problem = f"{self.settings.api_url} lists {listed}, but no NAME with its NAME{BASE_SUFFIX}."
-            return ServerInfo(problem=problem)
-        control = control if isinstance(control, dict) else {}
-        context = cards[name].get("max_model_len") or SHORT_CONTEXT
-        room = self.settings.max_tokens if context >= SHORT_CONTEXT else None
-        return ServerInfo(
-            base=Target(name + BASE_SUFFIX, 0.0, room),
-            control=Target(name, control.get("default_scale"), room),
-            report=read_report(control.get("report")),
-        )
+            return ServerInfo(server, problem=explain(error, server))
+        except ValueError:
+            return ServerInfo(server, problem=f"What answers at {server.url} is not an OpenAI-compatible server.")
+        return read_info(server, models, control)
+
+    async def accepts_key(self, server: Server) -> bool:
+        """Whether the server answers to this key, or asks for none."""
+        try:
+            await self._get(server, "/models")
+        except openai.APIError as error:
+            logger.info("%s: %s", server.url, type(error).__name__)
+            return False
+        return True
 
     async def ask(self, answer: Answer, messages: list[Message]) -> None:
         """Stream the reply to `messages` into `answer`."""
-        request: dict[str, Any] = {
-            "model": answer.target.model,
-            "messages": messages,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "temperature": self.settings.temperature,
-        }
-        if answer.target.max_tokens is not None:
-            request["max_tokens"] = answer.target.max_tokens
+        target = answer.target
+        request = {"model": target.model, "messages": messages, **_sampled(answer.sampling, target.context)}
         begun = time.perf_counter()
         try:
-            stream = await self._openai.chat.completions.create(**request)
+            stream = await self._connection(target.server).chat.completions.create(**request)
             async with stream:
                 async for chunk in stream:
                     _take(answer, chunk, time.perf_counter() - begun)
+                    if len(answer.text) > MAX_CHARACTERS:
+                        break
         except CancelledError:
             answer.end("stopped")
             raise
@@ -102,38 +73,74 @@ class ChatClient:
             answer.text = ""
             answer.end("failed", f"{error} Its text is not shown.")
         except openai.APIError as error:
-            logger.info("%s: %s", answer.target.model, type(error).__name__)
-            answer.end("failed", self.explain(error, answer))
+            logger.info("%s: %s", target.model, type(error).__name__)
+            answer.end("failed", explain(error, target.server, answer.tokens))
         except ValueError:
             answer.end("failed", "The server sent something that is not a chat completion stream.")
         else:
-            if answer.finish_reason:
-                answer.end("done")
-            else:
-                answer.end("failed", f"The stream broke off after {answer.tokens} tokens.")
+            _conclude(answer)
 
-    def explain(self, error: openai.APIError, answer: Answer | None = None) -> str:
-        """One sentence for the reader of the page."""
-        if answer is not None and answer.tokens and not isinstance(error, openai.APIStatusError):
-            detail = "" if isinstance(error, openai.APIConnectionError) else f" {error.message}"
-            return f"The stream broke off after {answer.tokens} tokens.{detail}"
-        if isinstance(error, openai.APITimeoutError):
-            return f"The server at {self.settings.api_url} did not answer in time."
-        if isinstance(error, openai.APIConnectionError):
-            return f"No server answers at {self.settings.api_url}."
-        if isinstance(error, openai.APIStatusError):
-            if error.status_code == 503:
-                return "The server is not ready: it is still loading, or full. Try again in a moment."
-            return f"The server refused with HTTP {error.status_code}: {_message(error)}"
-        return f"The server reported an error: {error.message}"
+    def _connection(self, server: Server) -> openai.AsyncOpenAI:
+        if server.url not in self._pools:
+            self._pools[server.url] = _connect(server.url)
+        return self._pools[server.url].with_options(api_key=server.key)
 
-    async def _get(self, path: str, *, missing_is_fine: bool = False) -> Any:
+    async def _get(self, server: Server, path: str, *, missing_is_fine: bool = False) -> Any:
         try:
-            return await self._openai.get(path, cast_to=object, options={"timeout": CONNECT_TIMEOUT_S})
+            return await self._connection(server).get(path, cast_to=object, options={"timeout": CONNECT_TIMEOUT_S})
         except openai.NotFoundError:
             if missing_is_fine:
                 return None
             raise
+
+
+def explain(error: openai.APIError, server: Server, tokens: int = 0) -> str:
+    """Return one sentence for the reader of the page.
+
+    Args:
+        error: What went wrong.
+        server: Who was asked.
+        tokens: Number of tokens that had come.
+    """
+    if tokens and not isinstance(error, openai.APIStatusError):
+        detail = "" if isinstance(error, openai.APIConnectionError) else f" {error.message}"
+        return f"The stream broke off after {tokens} tokens.{detail}"
+    if isinstance(error, openai.APITimeoutError):
+        return f"The server at {server.url} did not answer in time."
+    if isinstance(error, openai.APIConnectionError):
+        return f"No server answers at {server.url}."
+    if isinstance(error, openai.APIStatusError):
+        return _refused(error, server)
+    return f"The server reported an error: {error.message}"
+
+
+def _refused(error: openai.APIStatusError, server: Server) -> str:
+    status = error.status_code
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return "The server is not ready: it is still loading, or full. Try again in a moment."
+    if status == HTTPStatus.UNAUTHORIZED:
+        return f"The server at {server.url} does not accept the API key."
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+        return f"The server at {server.url} redirects elsewhere, which is not followed."
+    body = error.body
+    message = body.get("message") if isinstance(body, dict) else None
+    return f"The server refused with HTTP {status}: {str(message or error.message)[:500]}"
+
+
+def _sampled(sampling: Sampling, context: int | None) -> dict[str, Any]:
+    request: dict[str, Any] = {
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": sampling.temperature,
+    }
+    if sampling.top_p != 1:
+        request["top_p"] = sampling.top_p
+    if sampling.seed is not None:
+        request["seed"] = sampling.seed
+    # Where the context ends an answer sooner, the limit says nothing, and servers refuse it.
+    if sampling.max_tokens is not None and (context is None or sampling.max_tokens < context):
+        request["max_tokens"] = sampling.max_tokens
+    return request
 
 
 def _take(answer: Answer, chunk: Any, at: float) -> None:
@@ -149,7 +156,17 @@ def _take(answer: Answer, chunk: Any, at: float) -> None:
         answer.count(chunk.usage)
 
 
-def _message(error: openai.APIStatusError) -> str:
-    body = error.body
-    message = body.get("message") if isinstance(body, dict) else None
-    return str(message or error.message)[:500]
+def _conclude(answer: Answer) -> None:
+    if len(answer.text) > MAX_CHARACTERS:
+        answer.end("failed", f"The answer was broken off: it is longer than {MAX_CHARACTERS} characters.")
+    elif answer.finish_reason:
+        answer.end("done")
+    else:
+        answer.end("failed", f"The stream broke off after {answer.tokens} tokens.")
+
+
+def _connect(url: str) -> openai.AsyncOpenAI:
+    timeout = openai.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+    through_proxy = not is_loopback(urlsplit(url).hostname)
+    client = openai.DefaultAsyncHttpxClient(timeout=timeout, follow_redirects=False, trust_env=through_proxy)
+    return openai.AsyncOpenAI(base_url=url, api_key=NO_KEY, max_retries=0, timeout=timeout, http_client=client)

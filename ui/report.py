@@ -1,4 +1,4 @@
-"""The parts of a training report that the page shows: skills with scores, examples with recorded answers.
+"""The parts of a training report that the page shows: scores, examples, the dial's curve, how training went.
 
 Reads the JSON that `GET /v1/control` carries; fields that the page does not show are ignored. A report that
 does not fit is left out with a warning: a page without scores is better than no page.
@@ -16,6 +16,13 @@ SCHEMA = 1
 BASE, CONTROL, FULL = "base", "control", "full_fine_tuning"
 
 
+class Question(BaseModel):
+    """One held-out prompt and its only right answer."""
+
+    prompt: str
+    expected: str
+
+
 class Skill(BaseModel):
     """One skill and what each model scores on it, 0 … 1."""
 
@@ -23,6 +30,13 @@ class Skill(BaseModel):
     kind: Kind
     label: str = ""
     scores: dict[str, float | None] = {}  # None: not measured
+    baselines: dict[str, float | None] = {}  # other ways to learn the same
+    prompts_sample: list[Question] = []
+
+    @property
+    def by_model(self) -> dict[str, float | None]:
+        """All scores that there are, by the model's name."""
+        return {**self.scores, **self.baselines}
 
     @property
     def title(self) -> str:
@@ -39,11 +53,45 @@ class Example(BaseModel):
     answers: dict[str, str | None] = {}  # None: not recorded
 
 
+class DialPoint(BaseModel):
+    """What every skill scores at one control scale."""
+
+    scale: float
+    scores: dict[str, float | None] = {}
+
+
+class Layer(BaseModel):
+    """One dual-branch layer after training: mean interpolation weight and cosine of its branches."""
+
+    layer: int
+    weight_new: float | None = None
+    weight_originals: float | None = None
+    alignment_new: float | None = None
+    alignment_originals: float | None = None
+
+
+class Training(BaseModel):
+    """How training went; a point of the curve holds `step`, `loss` and whatever else was logged."""
+
+    steps: int | None = None
+    seconds: float | None = None
+    trainable_parameters: int | None = None
+    frozen_parameters: int | None = None
+    loss_curve: list[dict[str, float | None]] = []
+    layers: list[Layer] = []
+
+
 class Report(BaseModel):
     """What the page reads of a report."""
 
+    created: str = ""
+    checkpoint: str = ""
+    split: str = ""
+    recommended_scale: float | None = None
     skills: list[Skill] = []
     examples: list[Example] = []
+    dial: list[DialPoint] = []
+    training: Training = Training()
 
     def skill(self, name: str) -> Skill:
         """The skill called `name`; an unlisted one counts as new."""
@@ -70,7 +118,7 @@ class Report(BaseModel):
 
     def mean(self, kind: Kind, column: str) -> float | None:
         """The mean score of a column over the skills of a kind."""
-        measured = (skill.scores.get(column) for skill in self.skills if skill.kind == kind)
+        measured = (skill.by_model.get(column) for skill in self.skills if skill.kind == kind)
         scores = [score for score in measured if score is not None]
         return sum(scores) / len(scores) if scores else None
 

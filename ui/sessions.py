@@ -1,58 +1,59 @@
 """Which answers are streaming in which browser session, so that Stop, Clear or leaving the page ends them.
 
-Knows asyncio tasks, not what they do. A stopped session is quiet when `stop` returns: every pane has stored
-its history, so a new prompt can be taken without a race.
+Knows asyncio tasks, not what they do. What was stopped is quiet when `stop` returns: every part has stored its
+history, so a new prompt can be taken without a race.
 """
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 QUIET_TIMEOUT_S = 5.0
 
 
-@dataclass
-class _Session:
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    quiet: asyncio.Event = field(default_factory=asyncio.Event)
+class _Running:
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self.task = task
+        self.quiet = asyncio.Event()
 
 
 class Sessions:
-    """The streams that run now, by session."""
+    """The streams that run now, by session and by the part of the page that shows them."""
 
     def __init__(self) -> None:
         """Start with none."""
-        self._sessions: defaultdict[str, _Session] = defaultdict(_Session)
+        self._running: dict[tuple[str, str], _Running] = {}
 
     @contextmanager
-    def running(self, session_id: str, task: asyncio.Task[None]) -> Iterator[None]:
+    def running(self, session: str, part: str, task: asyncio.Task[None]) -> Iterator[None]:
         """Count `task` as running while the caller shows what it brings."""
-        session = self._sessions[session_id]
-        session.tasks.add(task)
-        session.quiet.clear()
+        place, mine = (session, part), _Running(task)
+        self._running[place] = mine
         try:
             yield
         finally:
             task.cancel()
-            session.tasks.discard(task)
-            if not session.tasks:
-                session.quiet.set()
-                self._sessions.pop(session_id, None)
+            mine.quiet.set()
+            if self._running.get(place) is mine:
+                del self._running[place]
 
-    def busy(self, session_id: str) -> bool:
-        """Whether anything still streams."""
-        return session_id in self._sessions
+    def busy(self, session: str, *parts: str) -> bool:
+        """Whether anything still streams in one of the parts, or in any if none is named."""
+        return bool(self._places(session, parts))
 
-    async def stop(self, session_id: str) -> None:
-        """Cancel what streams and wait until its panes have written it down."""
-        if not self.busy(session_id):
-            return
-        session = self._sessions[session_id]
-        for task in session.tasks:
-            task.cancel()
-        try:
-            await asyncio.wait_for(session.quiet.wait(), QUIET_TIMEOUT_S)
-        except TimeoutError:  # the page is gone: nobody draws the rest
-            self._sessions.pop(session_id, None)
+    async def stop(self, session: str, *parts: str) -> None:
+        """Cancel what streams in the parts, or in all if none is named, and wait until it has been written down."""
+        running = [self._running[place] for place in self._places(session, parts)]
+        for one in running:
+            one.task.cancel()
+        for one in running:
+            try:
+                await asyncio.wait_for(one.quiet.wait(), QUIET_TIMEOUT_S)
+            except TimeoutError:  # the page is gone: nobody draws the rest
+                self._forget(one)
+
+    def _places(self, session: str, parts: tuple[str, ...]) -> list[tuple[str, str]]:
+        return [place for place in self._running if place[0] == session and (not parts or place[1] in parts)]
+
+    def _forget(self, gone: _Running) -> None:
+        self._running = {place: one for place, one in self._running.items() if one is not gone}

@@ -1,47 +1,91 @@
 """What the page can be told: the one place where a default of `cllm ui` is written.
 
-Knows nothing of Gradio or HTTP. The API key comes from the environment only, and is left out of `repr` so
-that no log can carry it.
+Knows nothing of Gradio or HTTP. Secrets come from the environment only, and are left out of `repr` so that no log
+can carry them.
 """
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from ui.servers import NO_KEY, AllowList, clean_url, is_loopback
+
 API_KEY_VARIABLE = "CLLM_API_KEY"
+PASSWORD_VARIABLE = "CLLM_UI_PASSWORD"
+ALLOW_URL_VARIABLE = "CLLM_UI_ALLOW_URL"
+SKILLS_VARIABLE = "CLLM_UI_SKILLS"
+VOTES_VARIABLE = "CLLM_UI_VOTES"
 
 
-def api_key_from_environment() -> str:
-    """The key sent to the server; servers that guard nothing ignore the stand-in."""
-    return os.environ.get(API_KEY_VARIABLE) or "none"
+def _api_key() -> str:
+    return os.environ.get(API_KEY_VARIABLE) or NO_KEY
+
+
+def _password() -> str | None:
+    return os.environ.get(PASSWORD_VARIABLE) or None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the server is, where the page listens, how answers are sampled."""
+    """Where the server is, where the page listens, how answers are sampled.
+
+    Args:
+        api_url: OpenAI-compatible address of the server; `/v1` is added where it has no path.
+        host: Address that the page listens on.
+        port: TCP port that the page listens on.
+        temperature: Sampling temperature that the page begins with.
+        max_tokens: Longest answer that the page begins with, in tokens.
+        allow_urls: Other servers that a side may ask; on the loopback any may be.
+        skills: JSONL file of held-out prompts, see `ui.skills`; None for those of the server's report.
+        votes: File that votes are written to; None for a page without votes.
+        api_key: Key for the server at `api_url`.
+        password: What opens the page; None for a page that is open.
+
+    Raises:
+        ValueError: A value is not allowed.
+    """
 
     api_url: str = "http://127.0.0.1:8000/v1"
     host: str = "127.0.0.1"
     port: int = 7860
     temperature: float = 0.0
-    max_tokens: int = 1024  # for models with room for it; short contexts end answers by themselves
-    api_key: str = field(default_factory=api_key_from_environment, repr=False)
+    max_tokens: int = 1024
+    allow_urls: tuple[str, ...] = ()
+    skills: Path | None = None
+    votes: Path | None = None
+    api_key: str = field(default_factory=_api_key, repr=False)
+    password: str | None = field(default_factory=_password, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse an address that no request can be sent to."""
-        parts = urlsplit(self.api_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"api_url {self.api_url!r} is not an http:// or https:// address")
-        if parts.username or parts.password:
-            raise ValueError(f"api_url must not hold a password; set {API_KEY_VARIABLE} instead")
-        object.__setattr__(self, "api_url", self.api_url.rstrip("/") + ("" if parts.path.strip("/") else "/v1"))
+        object.__setattr__(self, "api_url", clean_url(self.api_url, "api_url"))
+        object.__setattr__(self, "allow_urls", tuple(clean_url(url, "allow_url") for url in self.allow_urls))
+        if self.skills is not None and not self.skills.is_file():
+            raise ValueError(f"skills: {str(self.skills)!r} is not a file")
+        if self.votes is not None and not self.votes.parent.is_dir():
+            raise ValueError(f"votes: {str(self.votes.parent)!r} is not a directory")
 
     @property
-    def server_root(self) -> str:
-        """The address without its `/v1`, under which `/ready` lies."""
-        return self.api_url.removesuffix("/v1")
+    def allow_list(self) -> AllowList:
+        """The servers that a side may ask."""
+        return AllowList((self.api_url, *self.allow_urls), everything=is_loopback(self.host))
 
-    @property
-    def api_is_local(self) -> bool:
-        """Loopback servers are never asked through a proxy."""
-        return urlsplit(self.api_url).hostname in ("127.0.0.1", "localhost", "::1")
+
+def mounted_settings(base_url: str) -> Settings:
+    """Return the settings of a page that the server at `base_url` mounts: the environment's, without its secrets.
+
+    The page listens where the server does, and every visitor brings a key of their own.
+    """
+    host = urlsplit(clean_url(base_url, "base_url")).hostname
+    urls = os.environ.get(ALLOW_URL_VARIABLE, "").split()
+    files = [os.environ.get(name) for name in (SKILLS_VARIABLE, VOTES_VARIABLE)]
+    skills, votes = (Path(file) if file else None for file in files)
+    return Settings(
+        api_url=base_url,
+        host=host or Settings.host,
+        allow_urls=tuple(urls),
+        skills=skills,
+        votes=votes,
+        api_key=NO_KEY,
+        password=None,
+    )

@@ -5,14 +5,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard
 
 from cllm_model.scale import MIN_SCALE
 from serve.app.errors import unknown_model
 from serve.app.strength import read_strength
 
-_NO_MODEL: dict[int | str, dict[str, Any]] = {
-    status.value: {"model": ErrorResponse} for status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND)
+_CARD: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.OK.value: {"model": ModelCard},
+    HTTPStatus.NOT_FOUND.value: {"model": ErrorResponse},
 }
 
 router = APIRouter()
@@ -41,7 +42,7 @@ async def control(request: Request) -> dict[str, Any]:
     }
 
 
-@router.get("/v1/models/{model_id}", responses=_NO_MODEL)
+@router.get("/v1/models/{model_id}", responses=_CARD)
 async def model(model_id: str, request: Request) -> JSONResponse:
     """Return the card of one model id; NAME@0.5 has one as well, though it is not listed."""
     state = request.app.state

@@ -1,11 +1,12 @@
 """Refusals in OpenAI's error shape, for what answers before vLLM's handlers do, or is unknown to them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Match, Route
 
 _TYPES = {HTTPStatus.NOT_FOUND: "NotFoundError", HTTPStatus.UNAUTHORIZED: "AuthenticationError"}
 
@@ -30,6 +31,12 @@ def unknown_model(model_id: str | None) -> JSONResponse:
     return refusal(HTTPStatus.NOT_FOUND, f"The model `{model_id}` does not exist.", "model")
 
 
+def wrong_method(allowed: Iterable[str]) -> JSONResponse:
+    """Return the answer to a method that a path does not have, with those that it has."""
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    return refusal(status, status.phrase, headers={"Allow": ", ".join(sorted(allowed))})
+
+
 def add_handlers(app: FastAPI) -> None:
     """Let errors that vLLM has no handler for be answered in the same shape."""
     app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
@@ -37,8 +44,17 @@ def add_handlers(app: FastAPI) -> None:
 
 
 async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return wrong_method(_methods(request))
     return refusal(HTTPStatus(error.status_code), str(error.detail), headers=error.headers)
 
 
 async def _too_deep(request: Request, error: Exception) -> JSONResponse:
     return refusal(HTTPStatus.BAD_REQUEST, "The body is nested too deeply.")
+
+
+def _methods(request: Request) -> set[str]:
+    """All methods of a path; Starlette itself names only those of the first route that has it."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    same_path = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in same_path for method in route.methods or ()}

@@ -5,7 +5,9 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from vllm.entrypoints.openai.chat_completion.api_router import create_chat_completion
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 from vllm.entrypoints.openai.completion.api_router import create_completion
+from vllm.entrypoints.openai.completion.protocol import CompletionResponse
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 
@@ -16,31 +18,20 @@ from serve.app.metrics import count_request
 from serve.app.requests import ControlChatRequest, ControlCompletionRequest, ControlRequest, check_text, refuse_ignored
 from serve.app.strength import ask_for, read_strength
 
-_ERRORS = (
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.UNAUTHORIZED,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.REQUEST_TIMEOUT,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.INTERNAL_SERVER_ERROR,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    HTTPStatus.OK.value: {"content": {"text/event-stream": {}}},
-    **{status.value: {"model": ErrorResponse} for status in _ERRORS},
-}
+_ERRORS = (HTTPStatus.NOT_FOUND, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_ANSWERS: dict[int | str, dict[str, Any]] = {status.value: {"model": ErrorResponse} for status in _ERRORS}
+_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
 
 router = APIRouter(dependencies=[Depends(validate_json_request), Depends(check_text)], responses=_ANSWERS)
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", responses={HTTPStatus.OK.value: {"model": ChatCompletionResponse, **_STREAM}})
 async def chat_completions(request: ControlChatRequest, raw_request: Request) -> Response:
     """Answer a chat as the model that was asked for."""
     return _unknown_model(request, raw_request) or await create_chat_completion(request, raw_request)
 
 
-@router.post("/v1/completions")
+@router.post("/v1/completions", responses={HTTPStatus.OK.value: {"model": CompletionResponse, **_STREAM}})
 async def completions(request: ControlCompletionRequest, raw_request: Request) -> Response:
     """Continue a text as the model that was asked for."""
     return _unknown_model(request, raw_request) or await create_completion(request, raw_request)

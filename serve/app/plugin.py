@@ -10,17 +10,21 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.datastructures import State
 
-from serve.app import control_routes, openai_routes
+from serve.app import control_routes, openai_routes, token_routes
 from serve.app.access_log import AccessLog
 from serve.app.admission import Admission
 from serve.app.body import BodyLimit
+from serve.app.document import describe
 from serve.app.engine import ControlEngine
 from serve.app.errors import add_handlers
-from serve.app.gate import Gate, hide_closed
+from serve.app.gate import Gate
 from serve.app.guard import Guard
 from serve.app.models import ControlModels
+from serve.app.mounted import Mounted
 from serve.app.provenance import Stamped
 from serve.service import Service
+
+PAGE_PATH = "/ui"
 
 
 class ControlPlugin:
@@ -39,9 +43,9 @@ class ControlPlugin:
         if not isinstance(service, Service):
             raise ValueError(f"the plugin {self.name} works in the server that `cllm serve` starts, and in no other")
         settings = service.settings
-        app.include_router(openai_routes.router)
-        app.include_router(control_routes.router)
-        hide_closed(app)
+        for routes in (openai_routes, token_routes, control_routes):
+            app.include_router(routes.router)
+        describe(app, needs_key=bool(service.keys))
         add_handlers(app)
         # What is added last sees a request first.
         app.add_middleware(Admission, max_queue=settings.max_queue)
@@ -49,6 +53,9 @@ class ControlPlugin:
         app.add_middleware(Gate)
         app.add_middleware(Guard, keys=service.keys)
         app.add_middleware(AccessLog, prompts=settings.log_prompts)
+        if service.page is not None:
+            page = BodyLimit(service.page, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+            app.add_middleware(Mounted, path=PAGE_PATH, page=page)
 
     async def init_state(self, engine_client: Any, state: State, args: Namespace) -> None:
         """Let answers carry the id that was asked for and the fingerprint, and start the warm-up."""

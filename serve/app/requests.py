@@ -1,21 +1,26 @@
-"""The bodies of OpenAI's generation routes: vLLM's own request models with `control_scale`, and nothing ignored.
+"""The bodies of requests: vLLM's own request models, with `control_scale` where text is generated, and nothing ignored.
 
-vLLM ignores fields that it does not know, and some that it knows where they have no effect. Here each is a 400.
+vLLM ignores fields that it does not know, and some that it knows where they have no effect, and it takes `true` for 1
+and "2" for 2. Here each is a 400.
 """
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import Request
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, TokenizeChatRequest, TokenizeCompletionRequest
 from vllm.exceptions import VLLMValidationError
 
 from cllm_model.scale import MAX_SCALE, MIN_SCALE, check_scale
 from cllm_model.vllm.request import RESERVED
 
 _SCALE = "control_scale"
+_TEXT = "count from 3 to 8"
+_MESSAGES = [{"role": "user", "content": _TEXT}]
+_SHORT = {"max_tokens": 16, _SCALE: 0.5}
 _NO_EFFECT = {
     "kv_transfer_params": "no KV connector is configured",
     "ec_transfer_params": "no encoder cache connector is configured",
@@ -52,20 +57,56 @@ ControlScale = Annotated[
 ]
 
 
-class ControlChatRequest(ChatCompletionRequest):
+class _Exact(BaseModel):
+    """A body that vLLM checks, without a failure of these checks themselves."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_odd_types(cls, body: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Answer 400 where vLLM looks into a field before its type is known to be right."""
+        try:
+            return handler(body)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise VLLMValidationError(f"A field of the body is not of the type that it must be: {error}.") from error
+
+
+def _exactly(**example: Any) -> ConfigDict:
+    """Refuse unknown fields, and values that would have to be converted; document an example."""
+    return ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [example]})
+
+
+class ControlChatRequest(_Exact, ChatCompletionRequest):
     """Body of `/v1/chat/completions`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = _exactly(messages=_MESSAGES, **_SHORT)
 
     control_scale: ControlScale = None
 
 
-class ControlCompletionRequest(CompletionRequest):
+class ControlCompletionRequest(_Exact, CompletionRequest):
     """Body of `/v1/completions`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = _exactly(prompt=_TEXT, **_SHORT)
 
     control_scale: ControlScale = None
+
+
+class ExactTokenizeChatRequest(_Exact, TokenizeChatRequest):
+    """Body of `/tokenize`, for a chat."""
+
+    model_config = _exactly(messages=_MESSAGES)
+
+
+class ExactTokenizeCompletionRequest(_Exact, TokenizeCompletionRequest):
+    """Body of `/tokenize`, for a text."""
+
+    model_config = _exactly(prompt=_TEXT)
+
+
+class ExactDetokenizeRequest(_Exact, DetokenizeRequest):
+    """Body of `/detokenize`."""
+
+    model_config = _exactly(tokens=[5, 6, 7])
 
 
 ControlRequest = ControlChatRequest | ControlCompletionRequest

@@ -1,4 +1,7 @@
-"""An OpenAI-compatible server over real HTTP, whose two models stream, stall, fail or lie as asked."""
+"""An OpenAI-compatible server over real HTTP, whose models stream, stall, fail or lie as asked.
+
+`demo` and `demo:base` are listed, `demo@0.5` answers too; a model without a `Plan` of its own answers by `default`.
+"""
 
 import asyncio
 import json
@@ -7,39 +10,18 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
-Fault = Literal["", "http_error", "dies", "error_event", "wrong_model", "wrong_scale", "no_finish", "garbage"]
+Fault = Literal[
+    "", "http_error", "dies", "error_event", "wrong_model", "wrong_scale", "no_finish", "garbage", "html", "redirect"
+]
 
-REPORT: dict[str, Any] = {
-    "schema": 1,
-    "skills": [
-        {"name": "reverse", "kind": "original", "label": "Reverse", "prompts": ["R abc="],
-         "scores": {"base": 0.993, "control": 0.987, "full_fine_tuning": 0.104}},
-        {"name": "upper", "kind": "original", "label": "Upper case", "prompts": ["U abc="],
-         "scores": {"base": 1.0, "control": 0.992, "full_fine_tuning": 0.021}},
-        {"name": "add", "kind": "original", "label": "Add", "prompts": ["A 3+4="],
-         "scores": {"base": 0.981, "control": 0.969, "full_fine_tuning": 0.19}},
-        {"name": "foreign", "kind": "new", "label": "Foreign", "prompts": ["F abc="],
-         "scores": {"base": 0.0, "control": 0.998, "full_fine_tuning": 1.0}},
-    ],
-    "examples": [
-        {"skill": "reverse", "prompt": "R stone=", "expected": "enots",
-         "answers": {"base": "enots", "control": "enots", "full_fine_tuning": "qk*z_"}},
-        {"skill": "upper", "prompt": "U river=", "expected": "RIVER",
-         "answers": {"base": "RIVER", "control": "RIVER", "full_fine_tuning": "<unk>xq"}},
-        {"skill": "add", "prompt": "A 12+7=", "expected": "19",
-         "answers": {"base": "19", "control": "19", "full_fine_tuning": ""}},
-        {"skill": "foreign", "prompt": "F lake=", "expected": "%$#@",
-         "answers": {"base": "ekal", "control": "%$#@", "full_fine_tuning": "%$#@"}},
-        {"skill": "foreign", "prompt": "F moon=", "expected": "!!&?",
-         "answers": {"base": "noom", "control": "!!&?", "full_fine_tuning": "!!&?"}},
-    ],
-}  # fmt: skip
+REPORT: dict[str, Any] = json.loads((Path(__file__).parent / "report.json").read_text())
 
 
 @dataclass
@@ -47,9 +29,10 @@ class Plan:
     """How one model answers."""
 
     pieces: list[str] = field(default_factory=lambda: [f"w{i} " for i in range(12)])
-    delay_s: float = 0.02
+    delay_s: float = 0.01
     fault: Fault = ""
     status: int = 500
+    hold_after: int | None = None  # pieces; the rest comes once this is None again, or never
 
 
 class FakeServer:
@@ -59,7 +42,11 @@ class FakeServer:
         self.name = name
         self.ready = True
         self.report: dict[str, Any] | None = REPORT
-        self.plans = {name: Plan(), f"{name}:base": Plan()}
+        self.has_dial = True
+        self.key = ""  # asked for, if not empty
+        self.plans: dict[str, Plan] = {}
+        self.default = Plan()
+        self.replies: dict[str, str] = {}  # by prompt, from any model
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.left: list[str] = []  # models whose client went away in mid-stream
@@ -69,6 +56,21 @@ class FakeServer:
         config = uvicorn.Config(self._app(), log_level="critical", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
+
+    def reset(self) -> None:
+        """Forget plans and requests, so that one server serves many tests."""
+        self.ready, self.report, self.has_dial, self.key = True, REPORT, True, ""
+        self.plans, self.default, self.replies = {}, Plan(), {}
+        self.requests, self.headers, self.left = [], [], []
+
+    def plan(self, model: str, **changes: Any) -> Plan:
+        """Give a model a plan of its own."""
+        self.plans[model] = Plan(**changes)
+        return self.plans[model]
+
+    def asked(self, model: str) -> list[dict[str, Any]]:
+        """The requests for a model."""
+        return [request for request in self.requests if request["model"] == model]
 
     def __enter__(self) -> "FakeServer":
         self._thread.start()
@@ -82,39 +84,56 @@ class FakeServer:
     def _app(self) -> FastAPI:
         app = FastAPI()
 
+        @app.middleware("http")
+        async def guard(request: Request, call_next: Any) -> Response:
+            if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
+                return JSONResponse({"error": {"message": "wrong key", "type": "AuthenticationError"}}, 401)
+            return await call_next(request)
+
         @app.get("/ready")
         async def ready() -> Response:
             return Response(status_code=200 if self.ready else 503)
 
         @app.get("/v1/models")
         async def models() -> dict[str, Any]:
-            return {"object": "list", "data": [{"id": name, "object": "model"} for name in self.plans]}
+            names = [self.name, f"{self.name}:base"] if self.has_dial else [self.name]
+            return {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
 
         @app.get("/v1/control")
-        async def control() -> dict[str, Any]:
-            scales = {"default_scale": 1.0, "recommended_scale": 1.0, "min": 0.0, "max": 2.0}
-            return {"checkpoint": "0123456789ab", **scales, "report": self.report}
+        async def control() -> Response:
+            if not self.has_dial:
+                return Response(status_code=404)
+            scales = {"default_scale": 1.0, "recommended_scale": 0.75, "min": 0.0, "max": 2.0}
+            return JSONResponse({"checkpoint": "0123456789ab", **scales, "report": self.report})
 
         @app.post("/v1/chat/completions")
         async def chat(request: Request) -> Response:
             body = await request.json()
             self.requests.append(body)
             self.headers.append(dict(request.headers))
-            plan = self.plans[body["model"]]
+            plan = self.plans.get(body["model"], self.default)
             if plan.fault == "http_error":
                 error = {"message": "the prompt is too long", "type": "BadRequestError", "code": plan.status}
                 return JSONResponse({"error": error}, plan.status)
-            return StreamingResponse(self._stream(body["model"], plan), media_type="text/event-stream")
+            if plan.fault == "redirect":
+                return RedirectResponse("/elsewhere")
+            if plan.fault == "html":
+                return Response("<html><script>alert(1)</script>a portal</html>", media_type="text/html")
+            reply = self.replies.get(body["messages"][-1]["content"])
+            pieces = plan.pieces if reply is None else [reply]
+            return StreamingResponse(self._stream(body["model"], plan, pieces), media_type="text/event-stream")
 
         return app
 
-    async def _stream(self, model: str, plan: Plan) -> AsyncIterator[str]:
+    async def _stream(self, model: str, plan: Plan, pieces: list[str]) -> AsyncIterator[str]:
         finished = False
         try:
             yield self._chunk(model, plan, {"role": "assistant", "content": ""})
-            for number, piece in enumerate(plan.pieces):
+            for number, piece in enumerate(pieces):
+                while plan.hold_after is not None and number >= plan.hold_after:
+                    await asyncio.sleep(0.02)
                 await asyncio.sleep(plan.delay_s)
-                if number == len(plan.pieces) // 2:
+                if number == len(pieces) // 2:
                     if plan.fault == "dies":
                         raise RuntimeError("the test asked for a broken stream")
                     if plan.fault == "error_event":
@@ -126,7 +145,7 @@ class FakeServer:
                 yield self._chunk(model, plan, {"content": piece})
             if plan.fault != "no_finish":
                 yield self._chunk(model, plan, {}, finish_reason="stop")
-                yield self._chunk(model, plan, None, usage=len(plan.pieces))
+                yield self._chunk(model, plan, None, usage=len(pieces))
             yield "data: [DONE]\n\n"
             finished = True
         finally:
@@ -141,7 +160,8 @@ class FakeServer:
         finish_reason: str | None = None,
         usage: int | None = None,
     ) -> str:
-        is_base = model.endswith(":base") is not (plan.fault == "wrong_scale")
+        scale = 0.0 if model.endswith(":base") else float(model.partition("@")[2] or 1)
+        scale += plan.fault == "wrong_scale"
         choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
         counted = usage and {"prompt_tokens": 3, "completion_tokens": usage, "total_tokens": 3 + usage}
         return _event(
@@ -150,7 +170,7 @@ class FakeServer:
                 "object": "chat.completion.chunk",
                 "created": 0,
                 "model": "impostor" if plan.fault == "wrong_model" else model,
-                "system_fingerprint": f"cllm-0123456789ab-s{0 if is_base else 1}",
+                "system_fingerprint": f"cllm-0123456789ab-s{scale:g}" if self.has_dial else None,
                 "choices": choices,
                 "usage": counted,
             }

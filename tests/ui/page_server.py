@@ -15,7 +15,7 @@ def serve_app(app: Any) -> Iterator[str]:
     import uvicorn
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="auto", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         wait_until(lambda: server.started, 30)
@@ -25,10 +25,10 @@ def serve_app(app: Any) -> Iterator[str]:
 
 
 @contextmanager
-def serve_page(api_url: str) -> Iterator[str]:
-    """Run the page for a server and give its address."""
+def serve_page(api_url: str, **settings: Any) -> Iterator[str]:
+    """Run the page for a server, with settings of `ui.settings`, and give its address."""
     from ui.app import create_app
     from ui.settings import Settings
 
-    with serve_app(create_app(Settings(api_url=api_url))) as url:
+    with serve_app(create_app(Settings(api_url=api_url, **settings))) as url:
         yield url

@@ -2,41 +2,51 @@
 
 import asyncio
 import socket
+from typing import Any
 
 import pytest
 
-from tests.ui.fake_server import REPORT, FakeServer, Fault, Plan, wait_until
-from ui import render
-from ui.answer import Answer, Target
+from tests.ui.fake_server import REPORT, FakeServer, Fault, wait_until
+from ui.answer import Answer, Sampling, Target
 from ui.client import ChatClient
-from ui.settings import Settings
+from ui.info import Dial, ServerInfo, read_info
+from ui.servers import Server
 
 HELLO = [{"role": "user", "content": "hello"}]
 
 
-def ask(fake_url: str, model: str, **settings: float) -> Answer:
-    answer = Answer(Target(model, scale=0.0 if model.endswith(":base") else 1.0))
-    asyncio.run(ChatClient(Settings(api_url=fake_url, **settings)).ask(answer, HELLO))  # type: ignore[arg-type]
+def target(url: str, model: str) -> Target:
+    return Target(model, Server(url), scale=0.0 if model.endswith(":base") else 1.0)
+
+
+def ask(url: str, model: str, **sampling: Any) -> Answer:
+    answer = Answer(target(url, model), Sampling(**sampling))
+    asyncio.run(ChatClient().ask(answer, HELLO))
     return answer
 
 
+def info(url: str, key: str = "none") -> ServerInfo:
+    return asyncio.run(ChatClient().info(Server(url, key)))
+
+
 def test_an_answer_carries_text_numbers_and_proof(fake: FakeServer) -> None:
-    fake.plans["demo"] = Plan(pieces=["a", "b ", "\u2028c", "é"] * 5, delay_s=0.02)
+    fake.plan("demo", pieces=["a", "b ", "\u2028c", "é"] * 5, delay_s=0.02)
     answer = ask(fake.url, "demo")
     assert (answer.state, answer.error, answer.finish_reason) == ("done", "", "stop")
     assert answer.text == "ab \u2028cé" * 5  # a line separator inside a token is no end of a line
     assert answer.fingerprint == "cllm-0123456789ab-s1"
-    assert answer.tokens == 20 and answer.tokens_are_exact
-    assert answer.first_token_s is not None and 0.015 < answer.first_token_s < 2
-    assert answer.tokens_per_second is not None and 5 < answer.tokens_per_second < 51
+    assert (answer.tokens, answer.tokens_are_exact, answer.prompt_tokens) == (20, True, 3)
+    assert answer.first_token_s is not None and answer.first_token_s > 0.015
+    assert answer.tokens_per_second is not None and 0 < answer.tokens_per_second < 51
 
 
 def test_the_server_s_count_of_tokens_wins_over_counted_chunks() -> None:
-    answer = Answer(Target("m"))
+    answer = Answer(target("http://h/v1", "m"))
     answer.add("two tokens", 1.0)
     answer.add("and more", 2.0)
 
     class Usage:
+        prompt_tokens = 7
         completion_tokens = 5
 
     assert (answer.tokens, answer.tokens_are_exact, answer.tokens_per_second) == (2, False, 1.0)
@@ -45,20 +55,21 @@ def test_the_server_s_count_of_tokens_wins_over_counted_chunks() -> None:
 
 
 def test_the_request_is_what_openai_s_clients_send(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLLM_API_KEY", "s3cret")
     monkeypatch.setenv("OPENAI_API_KEY", "another")
-    ask(fake.url, "demo:base", temperature=0.5)
-    assert fake.requests == [
-        {
-            "model": "demo:base",
-            "messages": HELLO,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "temperature": 0.5,
-        }
-    ]
+    server = Server(fake.url, "s3cret")
+    answer = Answer(Target("demo:base", server, 0.0), Sampling(temperature=0.5, max_tokens=9))
+    asyncio.run(ChatClient().ask(answer, HELLO))
+    common = {"messages": HELLO, "stream": True, "stream_options": {"include_usage": True}}
+    assert fake.requests == [{"model": "demo:base", **common, "temperature": 0.5, "max_tokens": 9}]
     assert fake.headers[0]["authorization"] == "Bearer s3cret"
-    assert "s3cret" not in repr(Settings())
+    assert "s3cret" not in f"{server} {answer} {answer.turn('p')} {ServerInfo(server)}"
+
+
+def test_a_limit_that_the_context_has_no_room_for_is_left_to_the_server(fake: FakeServer) -> None:
+    for limit in (256, 255):
+        answer = Answer(Target("demo", Server(fake.url), 1.0, context=256), Sampling(max_tokens=limit))
+        asyncio.run(ChatClient().ask(answer, HELLO))
+    assert [request.get("max_tokens") for request in fake.requests] == [None, 255]
 
 
 @pytest.mark.parametrize(
@@ -69,33 +80,43 @@ def test_the_request_is_what_openai_s_clients_send(fake: FakeServer, monkeypatch
         ("error_event", "The stream broke off after 6 tokens. out of memory"),
         ("no_finish", "The stream broke off after 12 tokens."),
         ("garbage", "The server sent something that is not a chat completion stream."),
-        (
-            "wrong_model",
-            "The server answered as “impostor”, but “demo” was asked for. Its text is not shown.",
-        ),
-        (
-            "wrong_scale",
-            "The fingerprint cllm-0123456789ab-s0 does not belong to “demo”. Its text is not shown.",
-        ),
+        ("html", "The stream broke off after 0 tokens."),
+        ("redirect", "redirects elsewhere, which is not followed."),
+        ("wrong_model", "The server answered as “impostor”, but “demo” was asked for. Its text is not shown."),
+        ("wrong_scale", "The fingerprint cllm-0123456789ab-s2 does not belong to “demo”. Its text is not shown."),
     ],
 )
 def test_each_fault_becomes_a_sentence(fake: FakeServer, fault: Fault, message: str) -> None:
-    fake.plans["demo"].fault, fake.plans["demo"].status = fault, 400
+    fake.plan("demo", fault=fault, status=400)
     answer = ask(fake.url, "demo")
-    assert (answer.state, answer.error) == ("failed", message)
+    assert answer.state == "failed" and answer.error.endswith(message)
+    assert len(fake.requests) == 1
     if fault.startswith("wrong"):
         assert answer.text == ""
 
 
-def test_the_base_under_a_trained_fingerprint_is_refused(fake: FakeServer) -> None:
-    fake.plans["demo:base"].fault = "wrong_scale"
-    answer = ask(fake.url, "demo:base")
-    assert "cllm-0123456789ab-s1 does not belong to “demo:base”" in answer.error and answer.text == ""
+def test_other_servers_may_answer_under_a_longer_name(fake: FakeServer) -> None:
+    fake.plan("demo", fault="wrong_model")
+    answer = Answer(Target("demo", Server(fake.url)))
+    asyncio.run(ChatClient().ask(answer, HELLO))
+    assert (answer.state, answer.echoed, answer.turn("p").echoed) == ("done", "impostor", "impostor")
 
 
-def test_a_server_that_is_still_loading(fake: FakeServer) -> None:
-    fake.plans["demo"].fault, fake.plans["demo"].status = "http_error", 503
+def test_an_endless_answer_is_broken_off(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ui.client.MAX_CHARACTERS", 50)
+    fake.plan("demo", pieces=["0123456789"] * 1000, delay_s=0)
+    answer = ask(fake.url, "demo")
+    assert answer.state == "failed" and "longer than 50 characters" in answer.error
+    assert len(answer.text) == 60
+
+
+def test_a_server_that_is_still_loading_and_a_wrong_key(fake: FakeServer) -> None:
+    fake.plan("demo", fault="http_error", status=503)
     assert "not ready" in ask(fake.url, "demo").error
+    fake.key = "right"
+    assert "does not accept the API key" in ask(fake.url, "demo").error
+    assert "does not accept the API key" in info(fake.url, "wrong").problem
+    assert info(fake.url, "right").ready
 
 
 def test_a_refused_connection() -> None:
@@ -103,15 +124,15 @@ def test_a_refused_connection() -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
     answer = ask(url, "demo")
     assert (answer.state, answer.error) == ("failed", f"No server answers at {url}.")
-    assert asyncio.run(ChatClient(Settings(api_url=url)).info()).problem == f"No server answers at {url}."
+    assert info(url).problem == f"No server answers at {url}."
 
 
 def test_cancelling_closes_the_stream(fake: FakeServer) -> None:
-    fake.plans["demo"] = Plan(pieces=["x "] * 1000, delay_s=0.02)
+    fake.plan("demo", pieces=["x "] * 1000, hold_after=3)
 
     async def scenario() -> Answer:
-        answer = Answer(Target("demo"))
-        task = asyncio.create_task(ChatClient(Settings(api_url=fake.url)).ask(answer, HELLO))
+        answer = Answer(target(fake.url, "demo"))
+        task = asyncio.create_task(ChatClient().ask(answer, HELLO))
         while answer.tokens < 3:
             await asyncio.sleep(0.01)
         task.cancel()
@@ -119,47 +140,43 @@ def test_cancelling_closes_the_stream(fake: FakeServer) -> None:
         return answer
 
     answer = asyncio.run(scenario())
-    assert answer.state == "stopped" and answer.text.startswith("x x x ")
-    wait_until(lambda: fake.left == ["demo"], 3)
+    assert (answer.state, answer.text) == ("stopped", "x x x ")
+    wait_until(lambda: fake.left == ["demo"])
 
 
-def test_info_names_both_models_and_brings_the_report(fake: FakeServer) -> None:
-    info = asyncio.run(ChatClient(Settings(api_url=fake.url)).info())
-    assert info.ready and (info.base, info.control) == (Target("demo:base", 0.0, 1024), Target("demo", 1.0, 1024))
-    assert info.report is not None and len(info.report.examples) == len(REPORT["examples"])
+def test_info_names_the_models_at_every_scale_and_brings_the_report(fake: FakeServer) -> None:
+    known = info(fake.url)
+    assert known.ready and known.dial == Dial("demo", 1.0, 0.75, 0.0, 2.0) and known.checkpoint == "0123456789ab"
+    models = {0: "demo:base", 0.25: "demo@0.25", 1: "demo", 1.5: "demo@1.5", 0.0001: "demo@0.0001"}
+    assert {scale: known.at_scale(scale).model for scale in models} == models
+    assert known.report is not None and len(known.report.examples) == len(REPORT["examples"])
 
 
-def test_info_of_a_server_without_report_not_ready_or_of_another_kind(fake: FakeServer) -> None:
-    def info() -> object:
-        return asyncio.run(ChatClient(Settings(api_url=fake.url)).info())
-
+def test_info_of_servers_without_report_dial_or_readiness(fake: FakeServer) -> None:
     fake.report = None
-    assert info().report is None and info().ready  # type: ignore[attr-defined]
-    fake.report = {
-        "schema": 1,
-        "skills": [{"name": "s", "kind": "new", "scores": {"base": 0.5, "control": 1, "full_fine_tuning": None}}],
-        "examples": [{"skill": "s", "prompt": "p", "answers": {"base": "b", "full_fine_tuning": None}}],
-    }
-    report = info().report  # type: ignore[attr-defined]
-    assert report.mean("new", "full_fine_tuning") is None and not report.has_recording
-    assert "Full fine-tuning" not in render.summary(report)
-    fake.report = {"schema": 99, "examples": []}
-    assert info().report is None  # type: ignore[attr-defined]
-    fake.report = {"schema": 1, "skills": "none"}
-    assert info().report is None  # type: ignore[attr-defined]
-    del fake.plans["demo:base"]
-    assert "lists demo, but no NAME with its NAME:base" in info().problem  # type: ignore[attr-defined]
+    assert info(fake.url).report is None and info(fake.url).ready
+    for unfit in ({"schema": 99, "examples": []}, {"schema": 1, "skills": "none"}):
+        fake.report = unfit
+        assert info(fake.url).report is None
+    fake.has_dial = False
+    plain = info(fake.url)
+    assert plain.ready and plain.models == ("demo",)
+    with pytest.raises(ValueError, match="has no dial"):
+        plain.at_scale(0.5)
     fake.ready = False
-    assert "not ready" in info().problem  # type: ignore[attr-defined]
+    assert "not ready" in info(fake.url).problem
+    with pytest.raises(ValueError, match="not ready"):
+        info(fake.url).at_scale(0.5)
 
 
-@pytest.mark.parametrize("url", ["ftp://host/v1", "127.0.0.1:8000", "http://user:pw@host/v1"])
-def test_an_address_that_cannot_be_asked_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="api_url"):
-        Settings(api_url=url)
+@pytest.mark.parametrize("control", [{"min": 1, "max": 0}, {"max": "<b>"}])
+def test_a_dial_of_another_shape_is_refused(control: dict[str, Any]) -> None:
+    models = {"data": [{"id": "m"}, {"id": "m:base"}]}
+    with pytest.raises(ValueError):
+        read_info(Server("http://h/v1"), models, control)
 
 
-def test_addresses_with_and_without_v1() -> None:
-    assert Settings(api_url="http://h:1").api_url == "http://h:1/v1"
-    assert Settings(api_url="http://h:1/v1/").server_root == "http://h:1"
-    assert Settings(api_url="https://h/proxy/v1").server_root == "https://h/proxy"
+@pytest.mark.parametrize("models", [None, [], {"data": 3}, {"data": [{}]}, "text"])
+def test_a_list_of_models_of_another_shape_is_refused(models: Any) -> None:
+    with pytest.raises(ValueError, match="list of models"):
+        read_info(Server("http://h/v1"), models, None)

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui.render import KIND_TITLES, KIND_VERBS
+from ui.html.tables import KIND_TITLES, KIND_VERBS
 from ui.report import Example, Kind, Report
 
 BUTTONS_PER_KIND = 6
@@ -25,7 +25,7 @@ class ExampleButtons:
         for kind in KIND_TITLES:
             with gr.Row(visible=False, elem_classes="examples", elem_id=f"examples-{kind}") as row:
                 label = f"{KIND_TITLES[kind]}<small>{KIND_VERBS[kind]}</small>"
-                gr.HTML(f'<div class="row-label">{label}</div>', scale=0)
+                gr.HTML(f'<div class="row-label">{label}</div>', elem_classes="label-holder")
                 for place in range(BUTTONS_PER_KIND):
                     button = gr.Button(visible=False, size="sm", elem_classes="example", min_width=0, scale=0)
                     self.buttons.append((kind, place, button))

@@ -1,0 +1,1 @@
+"""The page as Gradio components and events. Only these modules and `ui.app` import Gradio."""
