@@ -46,6 +46,7 @@ def prepare(settings: Settings, options: list[str]) -> Namespace:
     allow_plugins()
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM would tell its makers about this machine
     os.environ.setdefault("VLLM_REGEX_COMPILATION_TIMEOUT_S", "1")  # no other request is answered meanwhile
+    os.environ.setdefault("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "75")  # vLLM's 5 s close connections that clients still use
     os.environ["VLLM_MAX_STOP_STRINGS"] = str(settings.max_stops)
     os.environ["VLLM_MAX_COMPLETION_PROMPTS"] = str(settings.max_prompts)
     from cllm_model.vllm import register

@@ -41,8 +41,8 @@ class Server:
         return f"{self.root}/v1"
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "cllm", "serve", *map(str, arguments)]
+def command(*arguments: object, python: str | Path = sys.executable) -> list[str]:
+    return [str(python), "-m", "cllm", "serve", *map(str, arguments)]
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -56,18 +56,18 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start(model: Path, name: str, *options: object, **variables: str) -> Server:
+def start(model: Path, name: str, *options: object, python: str | Path = sys.executable, **variables: str) -> Server:
     """Start a server and wait until it is ready."""
-    return wait(begin(model, name, *options, **variables))
+    return wait(begin(model, name, *options, python=python, **variables))
 
 
-def begin(model: Path, name: str, *options: object, **variables: str) -> Server:
+def begin(model: Path, name: str, *options: object, python: str | Path = sys.executable, **variables: str) -> Server:
     """Start a server; `wait` for it before it is used."""
     port = free_port()
     log = Path(tempfile.mkdtemp(prefix="cllm-serve-")) / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command(model, "--name", name, "--port", port, "--kv-cache-memory-bytes", 2**27, *options),
+            command(model, "--name", name, "--port", port, "--kv-cache-memory-bytes", 2**27, *options, python=python),
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment(**variables),

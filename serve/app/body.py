@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.app.errors import refusal
 
-_LINGER_S = 1.0
+_LINGER_S = 5.0
 
 
 class BodyLimit:

@@ -64,6 +64,8 @@ def request(body, path="/v1/completions", **headers):
         b'{"prompt": "a", "top_p": 1e400}',
         b'{"prompt": "a", "logit_bias": {"3": NaN}}',
         b'{"prompt": [99999999], "max_tokens": 1}',
+        b'{"prompt": "a", "structured_outputs": "a"}',
+        b'{"prompt": "a", "structured_outputs": [null]}',
     ],
     ids=lambda body: repr(body[:40]),
 )
@@ -73,6 +75,19 @@ def test_malformed_bodies(send, body, path):
         body = body.replace(b'"prompt": "', b'"messages": [{"role": "user", "content": "hi"}], "stop": "')
     status, error = send(request(body, path))
     assert status == 400 and error["message"] and error["code"] == 400
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("n", "2"), ("n", True), ("n", 1.0), ("seed", "1"), ("temperature", "0.5"), ("temperature", False), ("stream", 0)],
+)
+def test_values_of_another_type_are_not_converted(http, field, value):
+    for path, asked in (
+        ("chat/completions", {"messages": [{"role": "user", "content": "a"}]}),
+        ("completions", {"prompt": "a"}),
+    ):
+        answer = http.post(f"/v1/{path}", json=asked | {"max_tokens": 1, field: value})
+        assert answer.status_code == 400 and field in answer.text
 
 
 def test_large_bodies(send, http):

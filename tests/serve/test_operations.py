@@ -117,6 +117,15 @@ def test_each_key_opens_and_others_do_not(guarded):
             openai.OpenAI(base_url=guarded.url, api_key=key, max_retries=0).models.list()
 
 
+def test_the_document_says_where_a_key_is_needed(http):
+    document = http.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            guarded = path not in ("/health", "/ready")
+            assert (operation.get("security") == [{"key": []}]) == ("401" in operation["responses"]) == guarded
+
+
 def test_keys_are_not_passed_on(guarded):
     for process in descendants(guarded):
         assert not any(key in "".join(process.environ().values()) for key in KEYS)

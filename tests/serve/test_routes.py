@@ -51,7 +51,19 @@ def test_only_open_routes_are_documented(http):
     assert not set(paths) & set(CLOSED)
     for path in paths:
         assert http.get(path).status_code != 404 or "{" in path
-    assert {"400", "401", "413", "429", "503"} <= set(paths["/v1/completions"]["post"]["responses"])
+
+
+def test_a_wrong_method_is_told_the_right_ones(http):
+    for method, path, allowed in (
+        ("PUT", "/ping", "GET, POST"),
+        ("GET", "/v1/completions", "POST"),
+        ("DELETE", "/v1/models/x", "GET"),
+        ("TRACE", "/metrics", "GET, HEAD"),
+        ("POST", "/metrics/", "GET, HEAD"),
+    ):
+        answer = http.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        assert answer.json()["error"]["code"] == 405
 
 
 @pytest.mark.parametrize("name", ["control_scale", "control_mark"])
