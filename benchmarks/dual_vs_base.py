@@ -23,40 +23,20 @@ os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from common.models import build
+from transformers import AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache
 from vllm import LLM, SamplingParams
 
 from cllm_model import checkpoint
-from cllm_model.expand import expand, extract
 from cllm_model.vllm import register
 from cllm_model.vllm.dial import TAP
 from cllm_model.vllm.request import cache_salt, mark
 
 BATCHES = (1, 16)
 PROMPT = 32
-VOCABULARY = 16_384
 Step = Callable[[], list[float]]
 """Runs a batch and returns the seconds of its decode steps."""
-
-
-def build(directory: Path, dtype: torch.dtype) -> dict[str, Path]:
-    """Write the base, its expansion, and the base extracted from it."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=768,
-        intermediate_size=2048,
-        num_hidden_layers=8,
-        num_attention_heads=12,
-        num_key_value_heads=4,
-        max_position_embeddings=512,
-        tie_word_embeddings=False,
-    )
-    LlamaForCausalLM(config).to(dtype).save_pretrained(directory / "made")
-    expand(directory / "made", directory / "dual", layers=4, method="dlerp")
-    extract(directory / "dual", directory / "base")
-    return {"base": directory / "base", "dual": directory / "dual"}
 
 
 def weight_bytes(directory: Path, dtype: torch.dtype) -> int:
