@@ -27,7 +27,7 @@ def test_the_shipped_recipe_loads() -> None:
         ("colour=red", ("colour = 'red'", "Choices: base, baselines")),
         ("base.make.train=1", ("base.make.train = 1", "stages")),
         ("expansion.method=mean", ("expansion.method = 'mean'", "lerp, dlerp")),
-        ("divergence.loss=l1", ("divergence.loss = 'l1'", "'cosine', 'mse' or 'none'")),
+        ("divergence.loss=l1", ("divergence.loss = 'l1'", "'cosine', 'cosine_linear', 'mse' or 'none'")),
         ("expansion.kind=both", ("expansion.kind = 'both'", "'concat', 'stack' or 'hybrid'")),
         ("expansion.layers=0", ("expansion.layers = 0", "greater than 0")),
         ("expansion.layers=null", ("expansion", "one of `layers`", "`at`")),
@@ -50,6 +50,15 @@ def test_the_shipped_recipe_loads() -> None:
         ("divergence={loss: none, weight: 0.5}", ("`weight` (0.5) has no effect",)),
         ("divergence.weight=-2", ("-2", "-1 for the layer's own")),
         ("train.learning_rate=0", ("train.learning_rate = 0", "greater than 0")),
+        ("divergence={loss: none, positions: prompt}", ("`positions` (prompt) has no effect",)),
+        ("train={save_every: 30, log_every: 20}", ("`save_every` (30) must be a multiple of `log_every` (20)",)),
+        ("train.keep=3", ("`keep` (3) has no effect without `save_every`",)),
+        ("train={schedule: linear, final_learning_rate: 0.1}", ("`final_learning_rate` has no effect", "'linear'")),
+        ("train={freeze_interpolators: true, gate_learning_rate: 0.1}", ("none of them trains",)),
+        ("train.precision=fp8", ("train.precision = 'fp8'", "'fp32' or 'bf16'")),
+        ("new=null", ("nothing to learn", "`data`")),
+        ("originals=[]", ("originals: a base made here learns them",)),
+        ("seed=-1", ("seed = -1", "greater than or equal to 0")),
         ("train.accumulation=3", ("accumulation", "batch_size")),
         ("base.make.stages=[{train: {lr: 1}}]", ("base.make.stages.0.train.lr = 1", "warmup_steps")),
         ("base.make.stages=[{weights: {add: 1}}]", ("stages.0.weights", "'add'", "originals")),
@@ -66,6 +75,16 @@ def test_refusals_name_field_value_and_choices(recipe_file: Path, override: str,
     message = refusal(recipe_file, override)
     for part in said:
         assert part in message
+
+
+def test_data_and_skills_that_do_not_go_together(recipe_file: Path, tmp_path: Path) -> None:
+    data, base = "data={sources: [{path: a.jsonl}]}", [f"base={{path: {tmp_path}}}"]
+    skill = "{name: a, train: a.jsonl, test: b.jsonl}"
+    assert "there is both" in refusal(recipe_file, *base, data, f"new={skill}")
+    assert "give both, or neither" in refusal(recipe_file, *base, data, "new=null")
+    unscored = [*base, data, "new=null", "originals=[]"]
+    assert "`baselines` follows the score" in refusal(recipe_file, *unscored)
+    assert load(recipe_file, [*unscored, "baselines={}"]).sources is not None
 
 
 NONE = "divergence={loss: none}"

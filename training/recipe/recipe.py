@@ -35,6 +35,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        self._check_skills()
         if self.base.make and any(isinstance(skill, FileSkill) for skill in self.originals):
             raise ValueError("a base made here learns named skills only: `originals` must not hold files")
         for number, stage in enumerate(self.base.make.stages if self.base.make else []):
@@ -42,7 +43,6 @@ class Recipe(Section):
                 raise ValueError(
                     f"base.make.stages.{number}.weights names {sorted(unknown)}, which `originals` does not hold"
                 )
-        self._check_skills()
         if self.new in self.originals:
             raise ValueError(f"the new skill {self.new!r} is among `originals`")
         if self.rehearsal and self.rehearsal.batch_size % self.train.accumulation:
