@@ -1,5 +1,6 @@
 """What came of a run: scores, answers, the dial's curve and the layers of the models that it leaves, and its report."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,8 +246,9 @@ def report_of(
 
 def _shareable(recipe: Recipe) -> dict[str, Any]:
     """The recipe without the directories of the machine it ran on."""
-    tree = recipe.model_dump(mode="json", exclude={"output"})
-    if tree["base"]["path"] is not None:
-        tree["base"]["path"] = None if recipe.base.make else Path(tree["base"]["path"]).name
-    tree["evaluation"]["suites"] = [Path(source).name for source in recipe.evaluation.suites]
-    return tree
+    tree = recipe.model_dump(exclude={"output"})
+    if recipe.base.make:
+        tree["base"]["path"] = None
+    tree["evaluation"]["suites"] = [Path(source) for source in recipe.evaluation.suites]
+    named: dict[str, Any] = json.loads(json.dumps(tree, default=lambda path: path.name))
+    return named

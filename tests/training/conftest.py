@@ -14,8 +14,8 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
-def tree() -> dict[str, Any]:
+def mini() -> dict[str, Any]:
+    """The recipe, anew for each who changes it."""
     train = {"steps": 4, "batch_size": 8, "accumulation": 2, "warmup_steps": 1, "log_every": 2}
     return {
         "name": "mini",
@@ -41,6 +41,11 @@ def tree() -> dict[str, Any]:
         "baselines": {"full_fine_tuning": train | {"check_every": 2, "check_prompts": 4}},
         "examples": [{"skill": "capitals", "content": ["apple"]}],
     }
+
+
+@pytest.fixture
+def tree() -> dict[str, Any]:
+    return mini()
 
 
 @pytest.fixture

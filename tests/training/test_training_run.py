@@ -16,6 +16,7 @@ import cllm_model  # noqa: F401 - registers the model
 from cllm_model.checkpoint import checkpoint_hash
 from cllm_model.expand import extract
 from tests.forked import free_port, rank_of, run, run_all
+from tests.training.conftest import mini
 from training import report
 from training import run as run_module
 from training.evaluation import evaluate, read_suite
@@ -24,9 +25,14 @@ from training.recipe import Recipe, RecipeError, load
 from training.trainer import ControlTrainer
 
 
-@pytest.fixture
-def finished(recipe_file: Path, tmp_path: Path) -> Path:
-    return run_module.run(load(recipe_file, [f"output={tmp_path / 'out'}"]))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run that the tests read from, and train further from."""
+    directory = tmp_path_factory.mktemp("finished")
+    recipe = directory / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(mini()))
+    torch.set_num_threads(1)  # before the fixture that does it for each test
+    return run_module.run(load(recipe, [f"output={directory / 'out'}"]))
 
 
 def test_run_writes_a_checkpoint_and_its_report(finished: Path, tree: dict[str, Any]) -> None:
@@ -149,6 +155,7 @@ def test_skills_from_files_on_a_given_base(finished: Path, tree: dict[str, Any],
     ]
     assert not found.training.base_reused
     assert found.recipe["evaluation"]["suites"] == ["texts.jsonl"]
+    assert str(tmp_path) not in (tmp_path / "files" / "report.json").read_text()
     bits = {measure.scale: measure.value for measure in found.measures if measure.metric == "bits_per_byte"}
     assert list(bits) == [0, 0.25, 0.5, 0.75, 1] and bits[0] != bits[1]
     base = evaluate(load_local(tmp_path / "base", 2, 8, 99), [read_suite(str(texts))], [1.0])
