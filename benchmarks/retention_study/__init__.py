@@ -1,0 +1,1 @@
+"""The parts of the retention study, `benchmarks/retention.py`."""
