@@ -39,6 +39,7 @@ test: $(STAMP)
 # the model too, so it lies beside the server's packages and not among them.
 conformance: $(STAMP) $(SUITES_STAMP)
 	$(SUITES)/venv/bin/python -m pytest conformance
+	PYTHONPATH=$(SUITES)/lm-eval $(BIN)/python -m pytest tests/training/test_lm_eval.py tests/serve/test_eval.py
 
 $(SUITES_STAMP): conformance/clients.lock conformance/lm-eval.lock | $(STAMP)
 	rm -rf $(SUITES)

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from training.losses import masked_mean, pool_kl
 from training.recipe import RecipeError, Rehearsal
 from training.rehearsal import Pool, Quality, build, sample
 from training.rehearsal.requests import frame
-from training.rehearsal.sample import Sampled
+from training.rehearsal.sampling import Sampled
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tokenizer(base: Path) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(base)
+    """Its template closes every turn with the end token, as those of Llama 3 and ChatML do."""
+    found = AutoTokenizer.from_pretrained(base)
+    found.chat_template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}</s>{% endfor %}a:"
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +71,41 @@ def test_the_three_sources_fill_the_chat_templates_frame(
     prompts = [tokenizer.decode(s.tokens[: len(s.tokens) - s.written]) for s in found[:6]]
     assert prompts[0::3] == ["u:", "u:"]
     for text in prompts[1::3]:
-        assert text.startswith("u:") and text.endswith(";a:") and 2 <= len(text) - 5 <= 4
-        assert set(text[2:-3]) <= set("xyz")
-    assert sorted(prompts[2::3]) == ["u:one;a:", "u:two;a:"]
+        assert text.startswith("u:") and text.endswith("</s>a:") and 2 <= len(text) - 8 <= 4
+        assert set(text[2:-6]) <= set("xyz")
+    assert sorted(prompts[2::3]) == ["u:one</s>a:", "u:two</s>a:"]
+
+
+def test_a_request_that_ends_like_an_answer_is_answered_too(
+    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """The model stops behind its own request: what follows is the template's, then its answer."""
+    found = [tokenizer.decode(s.tokens) for s in sample(teacher, tokenizer, settings(), seed=0) if s.ended]
+    assert len(found) >= 24
+    assert all(re.fullmatch(r"u:.+</s>a:.*</s>", text, re.DOTALL) and text.count("</s>") == 2 for text in found)
+
+
+def test_a_request_without_an_answer_is_not_whole(
+    base: Path, teacher: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a template that the model itself must go on with; a base trained on answers only ends without doing so."""
+    plain = AutoTokenizer.from_pretrained(base)
+    plain.chat_template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}a:"
+    written = plain(["one;a:two</s>", "one</s>xxxxxx", "one;a:twothre"], add_special_tokens=False)["input_ids"]
+    monkeypatch.setattr("training.rehearsal.sampling._AT_ONCE", 3)
+    monkeypatch.setattr(
+        "training.rehearsal.sampling.generate",
+        lambda model, tokenizer, ids, mask, **given: torch.cat([ids, torch.tensor(_even(written))], dim=1),
+    )
+    found = sample(teacher, plain, settings(sequences=1), seed=0)
+    assert [s.ended for s in found] == [True, False, False]
+    assert [plain.decode(s.tokens) for s in found] == ["u:one;a:two</s>", "u:one</s>", "u:one;a:twothre"]
+
+
+def _even(rows: list[list[int]]) -> list[list[int]]:
+    """Rows of one length, filled up as `generate` does."""
+    width = max(map(len, rows))
+    return [row + [0] * (width - len(row)) for row in rows]
 
 
 def test_a_tokenizer_without_a_chat_template_starts_documents(base: Path) -> None:
@@ -164,9 +200,8 @@ def test_samples_are_shown_and_noise_is_warned_of(
     model.lm_head.register_forward_hook(lambda module, inputs, logits: logits.index_fill(-1, torch.tensor([2]), -1e4))
     with caplog.at_level(logging.INFO), pytest.raises(RuntimeError, match="only 0 of"):
         build(model, tokenizer, settings(max_tokens=4), 0, tmp_path / "pool")
-    assert any(
-        "only 0% of the sequences came to an end (expected 50% or more)" in message for message in caplog.messages
-    )
+    assert sum(message.startswith("rehearsal: 'u:") for message in caplog.messages) == 8
+    assert any("only 0% of the sequences are whole (expected 50%" in message for message in caplog.messages)
     assert not (tmp_path / "pool").exists()
 
 

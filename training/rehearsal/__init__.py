@@ -8,6 +8,6 @@ from training.rehearsal.build import build
 from training.rehearsal.pool import Pool
 from training.rehearsal.quality import Quality
 from training.rehearsal.requests import read_prompts
-from training.rehearsal.sample import sample
+from training.rehearsal.sampling import sample
 
 __all__ = ["Pool", "Quality", "build", "read_prompts", "sample"]

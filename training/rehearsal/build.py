@@ -12,7 +12,7 @@ from training.evaluation.generation import padding
 from training.recipe import Rehearsal
 from training.rehearsal.pool import write
 from training.rehearsal.quality import Quality
-from training.rehearsal.sample import sample
+from training.rehearsal.sampling import sample
 
 log = logging.getLogger(__name__)
 _LOGITS = 2**26
@@ -33,19 +33,20 @@ def build(
         out: File to write.
 
     Raises:
-        RuntimeError: In a chat, fewer sequences than wanted came to an end.
+        RuntimeError: In a chat, fewer sequences than wanted have an answer and an end.
     """
     sampled = sample(teacher, tokenizer, settings, seed)
     quality = Quality.of(sampled)
     usable = [s.tokens for s in sampled if s.ended or tokenizer.chat_template is None][: settings.sequences]
-    for tokens in usable[:_SHOWN]:
-        log.info("rehearsal: %r", tokenizer.decode(tokens))
+    for one in sampled[:_SHOWN]:
+        log.info("rehearsal: %r", tokenizer.decode(one.tokens))
     for warning in quality.warnings():
         log.warning("rehearsal: %s; was the base trained on requests, not on answers only?", warning)
     if len(usable) < settings.sequences:
         raise RuntimeError(
-            f"rehearsal: only {len(usable)} of {len(sampled)} sequences came to an end within {settings.max_tokens} "
-            f"tokens, {settings.sequences} are wanted; was the base trained on requests, not on answers only?"
+            f"rehearsal: only {len(usable)} of {len(sampled)} sequences were answered and ended within "
+            f"{settings.max_tokens} tokens, {settings.sequences} are wanted; was the base trained on requests, not on "
+            "answers only?"
         )
     write(out, usable, _logits(teacher, usable, padding(tokenizer)), settings.top_k)
     return quality

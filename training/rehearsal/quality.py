@@ -1,15 +1,15 @@
 """Whether what a model wrote for its rehearsal is fit for it: a model that cannot write requests writes noise.
 
-A base trained on answers only never learned to write a request; what it samples then runs on, repeats itself or is
-always the same, and rehearsing it protects nothing. Two bases that learned requests too, the demo's and one of the
-retention study's, gave: ended .97 and 1.00, distinct 1.00 and .96, repeated .02 and .02. The bounds leave room below
-that; a base trained on answers only was not measured.
+A base trained on answers only never learned to write a request: it answers nothing, runs on, repeats itself or is
+always the same, and rehearsing it protects nothing. Measured on 512 sequences and more, at temperature 1: two bases
+that learned requests too, the demo's and one of the retention study's, gave ended .97 and 1.00, distinct 1.00 and .95,
+repeated .02 and .02; one that learned answers only gave .02, .60 and .19.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from training.rehearsal.sample import Sampled
+from training.rehearsal.sampling import Sampled
 
 NGRAM = 4
 FEWEST_ENDED = 0.5
@@ -22,7 +22,7 @@ class Quality:
     """Measures of sampled sequences, each a share from 0 to 1.
 
     Attributes:
-        ended: Sequences that ended by themselves.
+        ended: Sequences that ended by themselves; in a chat, with an answer.
         distinct: Different sequences among all of them.
         repeated: Runs of four tokens that stood in the same sequence before, of all such runs of all sequences.
     """
@@ -47,7 +47,7 @@ class Quality:
         """What speaks against rehearsing these sequences, in sentences; nothing if they are fit."""
         found = []
         if self.ended < FEWEST_ENDED:
-            found.append(f"only {self.ended:.0%} of the sequences came to an end (expected {FEWEST_ENDED:.0%} or more)")
+            found.append(f"only {self.ended:.0%} of the sequences are whole (expected {FEWEST_ENDED:.0%} or more)")
         if self.distinct < FEWEST_DISTINCT:
             found.append(f"only {self.distinct:.0%} of them differ (expected {FEWEST_DISTINCT:.0%} or more)")
         if self.repeated > MOST_REPEATED:

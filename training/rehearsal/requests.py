@@ -27,7 +27,7 @@ def requests(tokenizer: PreTrainedTokenizerBase, settings: Rehearsal, seed: int)
 
 
 def _sampled(tokenizer: PreTrainedTokenizerBase, settings: Rehearsal, rng: random.Random) -> Iterator[list[int]]:
-    """Only what opens a request: the model writes it, closes it and answers it in one go (Magpie, arXiv 2406.08464)."""
+    """Only what opens a request: the model writes it, then answers it (as in Magpie, arXiv 2406.08464)."""
     before, _ = frame(tokenizer)
     while True:
         yield before

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.evaluation.generation import generate, padding
 from training.recipe import Rehearsal
-from training.rehearsal.requests import requests
+from training.rehearsal.requests import frame, requests
 
 _AT_ONCE = 128
 
@@ -21,7 +21,7 @@ class Sampled:
     Attributes:
         tokens: Token ids of both, the end included if there was one.
         written: How many of them, at the end, the model wrote.
-        ended: Whether it ended by itself.
+        ended: Whether it ended by itself; in a chat, with an answer: a request alone is not one to rehearse.
     """
 
     tokens: list[int]
@@ -33,8 +33,8 @@ class Sampled:
 def sample(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: Rehearsal, seed: int) -> list[Sampled]:
     """Return continued requests, in the order in which they were written, until there are enough for the pool.
 
-    In a chat, an answer without an end is not one: then more are tried, up to twice as many as are wanted. Those
-    without an end are returned too, for the caller to count.
+    In a chat, what has no answer or no end is of no use: then more are tried, up to twice as many as are wanted. It is
+    returned too, for the caller to count.
     """
     was_training = model.training
     model.eval()
@@ -55,7 +55,31 @@ def sample(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings:
 def _continued(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: Rehearsal, stream: Iterator[list[int]]
 ) -> list[Sampled]:
+    _, after = frame(tokenizer)
+    end = tokenizer.eos_token_id
     prompts = list(islice(stream, _AT_ONCE))
+    whole = _written(model, tokenizer, settings, prompts)
+    if after[:1] == [end]:
+        # The template closes a request with what also ends an answer: the model stopped there, its answer is to come.
+        asked = {
+            i: [*tokens[:-1], *after]
+            for i, (prompt, tokens) in enumerate(zip(prompts, whole, strict=True))
+            if tokens[-1] == end and len(tokens) > len(prompt) + 1 and not _holds(tokens, after)
+        }
+        if asked:
+            answers = _written(model, tokenizer, settings, list(asked.values()))
+            for i, answered in zip(asked, answers, strict=True):
+                whole[i] = answered
+    return [
+        Sampled(tokens, len(tokens) - len(prompt), tokens[-1] == end and _holds(tokens, after))
+        for prompt, tokens in zip(prompts, whole, strict=True)
+    ]
+
+
+def _written(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: Rehearsal, prompts: list[list[int]]
+) -> list[list[int]]:
+    """Each prompt with what the model writes behind it, up to the first end."""
     width = max(map(len, prompts))
     pad, end = padding(tokenizer), tokenizer.eos_token_id
     out = generate(
@@ -71,7 +95,10 @@ def _continued(
     found = []
     for prompt, written in zip(prompts, out[:, width:].tolist(), strict=True):
         ended = end in written
-        if ended:
-            written = written[: written.index(end) + 1]
-        found.append(Sampled([*prompt, *written], len(written), ended))
+        found.append([*prompt, *(written[: written.index(end) + 1] if ended else written)])
     return found
+
+
+def _holds(tokens: list[int], part: list[int]) -> bool:
+    """Whether one sequence stands in another."""
+    return any(tokens[i : i + len(part)] == part for i in range(len(tokens) - len(part) + 1))
