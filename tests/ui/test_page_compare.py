@@ -115,7 +115,7 @@ def test_a_new_prompt_and_leaving_end_the_answers_under_way(chromium: Any, page_
         send(page, "Never answered")
         has(page, "left-log", "s3")
         has(page, "right-log", "s3")
-    wait_until(lambda: sorted(fake.left) == both, 60)
+    wait_until(lambda: set(fake.left) == set(both), 60)
 
 
 def test_system_prompt_and_sampling_are_those_of_each_side(chromium: Any, page_url: str, fake: FakeServer) -> None:

@@ -83,6 +83,7 @@ def test_by_keyboard_alone(chromium: Any, page_url: str, fake: FakeServer) -> No
         page.keyboard.press("Enter")
         answered(page, "left")
         answered(page, "right")
+        page.wait_for_selector("#stop[disabled]")
         order = []
         for _ in range(12):
             page.keyboard.press("Tab")
