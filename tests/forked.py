@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,12 +32,6 @@ def run_all(function: Callable[..., None], calls: list[tuple[Any, ...]], seconds
     codes = [process.exitcode for process in started]
     assert all(code is not None for code in codes)
     return [code for code in codes if code is not None]
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
 
 
 @contextmanager

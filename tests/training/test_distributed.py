@@ -14,7 +14,8 @@ from torch.distributed.tensor import DTensor
 
 from cllm_model.divergence import Divergence
 from cllm_model.modeling import ControlLLMForCausalLM
-from tests.forked import free_port, rank_of, run_all
+from tests.forked import rank_of, run_all
+from tests.serving import free_port
 from tests.tiny_training import disturb, expanded, trainer, write_base
 from training.arguments import sft_config
 from training.distributed import fsdp_arguments, shard, tell_plan, units, whole

@@ -15,7 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import cllm_model  # noqa: F401 - registers the model
 from cllm_model.checkpoint import checkpoint_hash
 from cllm_model.expand import extract
-from tests.forked import free_port, rank_of, run, run_all
+from tests.forked import rank_of, run, run_all
+from tests.serving import free_port
 from tests.training.conftest import mini
 from training import report
 from training import run as run_module

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import demo.cli
 from demo.cli import children
+from tests.serving import free_port
 from tests.ui.fake_server import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -31,11 +32,6 @@ say = lambda text: print(text, flush=True)
 pair = [child("server", sys.argv[2], "0.5", sys.argv[4]), child("page", sys.argv[3], "0")]
 sys.exit(run_together(pair, say, lambda: say("READY"), stop_timeout_s=1.0))
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 class Running:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.serving import free_port
 from tests.ui.fake_server import FakeServer, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -26,11 +27,6 @@ def command(program: str, *arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 @pytest.mark.parametrize("module", ["ui.cli", "demo.cli"])

@@ -71,11 +71,10 @@ def complete(
     pad = padding(tokenizer)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        width = max(len(prompts[i]) for i in rows)
-        ids = torch.tensor([[pad] * (width - len(prompts[i])) + prompts[i] for i in rows])
-        mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in rows])
-        out = generate(model, tokenizer, ids, mask, max_new_tokens=max_new_tokens, do_sample=False)
-        for i, tokens in zip(rows, out[:, width:].tolist(), strict=True):
+        batch = padded([prompts[i] for i in rows], pad, left=True)
+        ids = batch["input_ids"]
+        out = generate(model, tokenizer, ids, batch["attention_mask"], max_new_tokens=max_new_tokens, do_sample=False)
+        for i, tokens in zip(rows, out[:, ids.shape[1] :].tolist(), strict=True):
             found[i] = str(tokenizer.decode(tokens, skip_special_tokens=True))
     return found
 
@@ -117,10 +116,15 @@ def text_batch(tokenizer: PreTrainedTokenizerBase, chats: Sequence[Chat]) -> dic
     return padded([encode(tokenizer, item)["input_ids"] for item in chats], padding(tokenizer))
 
 
-def padded(rows: Sequence[list[int]], pad: int) -> dict[str, Tensor]:
-    """Token ids as one batch, padded on the right."""
+def padded(rows: Sequence[list[int]], pad: int, left: bool = False) -> dict[str, Tensor]:
+    """Token ids as one batch, `input_ids` and `attention_mask` (B, T), padded on the right or on the `left`."""
     width = max(map(len, rows))
+
+    def filled(values: list[int], filler: int) -> list[int]:
+        gap = [filler] * (width - len(values))
+        return gap + values if left else values + gap
+
     return {
-        "input_ids": torch.tensor([row + [pad] * (width - len(row)) for row in rows]),
-        "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
+        "input_ids": torch.tensor([filled(row, pad) for row in rows]),
+        "attention_mask": torch.tensor([filled([1] * len(row), 0) for row in rows]),
     }

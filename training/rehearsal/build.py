@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from training.evaluation.generation import padding
+from training.evaluation.generation import padded, padding
 from training.recipe import Rehearsal
 from training.rehearsal.pool import write
 from training.rehearsal.quality import Quality
@@ -58,9 +58,7 @@ def _logits(teacher: PreTrainedModel, sequences: list[list[int]], pad_token_id: 
     teacher.eval()
     at_once = max(1, _LOGITS // (max(map(len, sequences)) * teacher.config.vocab_size))
     for start in range(0, len(sequences), at_once):
-        rows = [torch.tensor(tokens, device=teacher.device) for tokens in sequences[start : start + at_once]]
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_token_id)
-        lengths = torch.tensor([len(row) for row in rows], device=teacher.device)
-        mask = (torch.arange(ids.shape[1], device=teacher.device) < lengths[:, None]).long()
-        logits = teacher(input_ids=ids, attention_mask=mask, use_cache=False).logits.cpu()
-        yield from (row[:length] for row, length in zip(logits, lengths.tolist(), strict=True))
+        rows = sequences[start : start + at_once]
+        batch = {name: tensor.to(teacher.device) for name, tensor in padded(rows, pad_token_id).items()}
+        logits = teacher(**batch, use_cache=False).logits.cpu()
+        yield from (found[: len(row)] for found, row in zip(logits, rows, strict=True))
