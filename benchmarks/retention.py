@@ -87,10 +87,14 @@ def quick() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         file, cache = Path(scratch) / "results.jsonl", Path(scratch)
         for task in plan.SEARCHED:
-            rates = {(method, s): tried[1] for method, tried in plan.LEARNING_RATES.items() for s in plan.SOURCES}
-            setups = [replace(setup, **QUICK) for setup in plan.main(task, 0, rates)]
+            middle = {
+                (method, source): {"learning_rate": tried[1]}
+                for method, tried in plan.LEARNING_RATES.items()
+                for source in plan.SOURCES
+            }
+            setups = [replace(setup, **QUICK) for setup in plan.main(task, 0, middle)]
             carry_out(setups, file, cache)
-            print(tables.main_table(tables.by_set_up(results.read(file), setups)))
+            print(tables.main_table(tables.by_set_up(results.read(file), setups, middle)))
 
 
 def main() -> None:

@@ -84,25 +84,27 @@ COLUMNS: tuple[tuple[str, Value, Callable[[Sequence[float | None]], str]], ...] 
 )
 
 
-def by_set_up(results: Results, setups: Iterable[Setup]) -> dict[str, list[dict[str, Any]]]:
+def by_set_up(results: Results, setups: Iterable[Setup], tuned: plan.Tuned) -> dict[str, list[dict[str, Any]]]:
     """Name -> results of its finished runs, one for each base."""
     found: dict[str, list[dict[str, Any]]] = {}
     for setup in setups:
         if setup in results:
-            found.setdefault(describe(setup), []).append(results[setup])
+            found.setdefault(describe(setup, tuned), []).append(results[setup])
     return found
 
 
-def describe(setup: Setup) -> str:
-    """Name of a set-up in an ablation or a main table: the method, and what differs from the plan's recipe."""
-    recipe = plan.setup(setup.task, setup.base, setup.method, setup.learning_rate)
+def describe(setup: Setup, tuned: plan.Tuned | None = None) -> str:
+    """Name of a set-up: the method, and what differs from what was chosen for it, or from the defaults."""
+    usual = plan.setup(setup.task, setup.base, setup.method, setup.learning_rate)
+    if setup.source is not None and tuned is not None:
+        usual = plan.recipe(setup.task, setup.base, tuned, "dual" if setup.method == "lerp" else setup.method)
     changed = [
         f"{name} {value:g}"
         for name in ("initial_factor", "divergence", "kl", "gate", "layers", "pool", "rehearsed")
-        if (value := getattr(setup, name)) != getattr(recipe, name)
+        if (value := getattr(setup, name)) != getattr(usual, name)
     ]
-    if setup.source not in (None, "sampled"):
-        changed.append(f"{setup.source} requests")
+    if setup.source == "random":
+        changed.append("random requests")
     return ", ".join([setup.name, *changed])
 
 
@@ -157,16 +159,33 @@ def dial_table(groups: Mapping[str, list[dict[str, Any]]]) -> str:
     return markdown(["method", "", *(f"s = {scale:g}" for scale in SCALES), "merged back"], rows)
 
 
-def rates_table(rates: Mapping[tuple[str, str | None], float], results: Results, task: str) -> str:
+def rates_table(rates: plan.Tuned, results: Results, task: str) -> str:
     """The search: validation scores (new / originals) at every learning rate, the chosen one in bold."""
     rows: dict[str, list[str]] = {}
     for setup in plan.search(task):
-        score = Score(*results[setup]["score"])
-        text = f"{setup.learning_rate:g}: {score.new:.2f} / {score.old:.3f}"
-        if setup.learning_rate == rates[setup.method, setup.source]:
+        text = f"{setup.learning_rate:g}: {searched(results[setup])}"
+        if setup.learning_rate == rates[setup.method, setup.source]["learning_rate"]:
             text = f"**{text}**"
         rows.setdefault(setup.name, [setup.name]).append(text)
     return markdown(["method", "low", "middle", "high"], rows.values())
+
+
+def weights_table(tuned: plan.Tuned, results: Results, task: str) -> str:
+    """The same at every weight of rehearsal; `gate` is the dual-branch model's alone."""
+    rows: dict[tuple[str, float], list[str]] = {}
+    for setup in plan.weigh(task, tuned):
+        text = searched(results[setup])
+        picked = tuned[setup.method, plan.SOURCES[0]]
+        if (setup.kl, setup.gate) == (picked["kl"], picked["gate"]):
+            text = f"**{text}**"
+        name = f"{setup.name}, gate {setup.gate:g}" if setup.method == "dual" else setup.name
+        rows.setdefault((setup.method, setup.gate), [name]).append(text)
+    return markdown(["method", *(f"KL {weight:g}" for weight in plan.WEIGHTS)], rows.values())
+
+
+def searched(result: dict[str, Any]) -> str:
+    """Scores of a run of the search."""
+    return f"{new(result):.2f} / {old(result):.3f}"
 
 
 def document(results: Results) -> str:
@@ -177,11 +196,11 @@ def document(results: Results) -> str:
         ("unmarked", "The same without a marker"),
         ("language", "A new language"),
     ):
-        searched = task if task != "unmarked" else "foreign"
-        if any(setup not in results for setup in plan.search(searched)):
+        family = "foreign" if task == "unmarked" else task
+        if not plan.is_searched(results, family):
             continue
-        rates = plan.chosen(results, searched)
-        groups = by_set_up(results, [s for base in plan.BASES for s in plan.main(task, base, rates)])
+        tuned = plan.chosen(results, family)
+        groups = by_set_up(results, [s for base in plan.BASES for s in plan.main(task, base, tuned)], tuned)
         if not groups:
             continue
         parts += [f"### {title}", main_table(groups)]
@@ -194,13 +213,18 @@ def document(results: Results) -> str:
             "Averages with the base:",
             averaged_table(groups),
         ]
-        changed = by_set_up(results, [s for base in plan.BASES for s in plan.ablation(task, base, rates)])
+        changed = by_set_up(results, [s for base in plan.BASES for s in plan.ablation(task, base, tuned)], tuned)
         if changed:
-            parts += [
-                "Ablation, one change to `dual+rehearsal` at a time:",
-                main_table({recipe: groups[recipe], **changed}),
-            ]
-        if searched == task:
+            whole = by_set_up(results, [plan.recipe(task, base, tuned) for base in plan.BASES[: plan.FEWER]], tuned)
+            parts += ["Ablation, one change to the recipe at a time:", main_table({**whole, **changed})]
+        poorer = by_set_up(results, [s for base in plan.BASES for s in plan.scarce(task, base, tuned)], tuned)
+        if poorer:
+            parts += ["Every method with poorer rehearsal:", main_table(poorer)]
+        if family == task:
             parts += ["Learning rates tried, validation scores of the search base (new / originals):"]
-            parts += [rates_table(rates, results, task)]
+            parts += [rates_table(tuned, results, task)]
+            parts += [
+                "Weights of rehearsal tried at these rates, the same scores:",
+                weights_table(tuned, results, task),
+            ]
     return "\n\n".join(parts)

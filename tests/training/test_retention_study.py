@@ -47,26 +47,42 @@ def test_the_interval_is_students() -> None:
     assert tables.shown([None]) == "–"
 
 
-def searched(scores: dict[float, tuple[float, float]]) -> dict[Any, Any]:
-    """Results of a search in which every method scores the same: rate -> (new, originals)."""
+def scored(setups: list[Any], scores: list[tuple[float, float]]) -> dict[Any, Any]:
+    """Results of set-ups that score these in turn: (new, originals)."""
     return {
-        setup: {"score": [*((new, {"a": old}) for new, old in [list(scores.values())[number % 3]])][0]}
-        for number, setup in enumerate(plan.search("foreign"))
+        setup: {"score": [new, {"a": old}]} for setup, (new, old) in zip(setups, itertools.cycle(scores), strict=False)
     }
 
 
 def test_the_search_prefers_retention_among_what_learns() -> None:
-    rates = plan.chosen(searched({0: (0.5, 1.0), 1: (0.98, 0.9), 2: (1.0, 0.8)}), "foreign")
-    assert rates["dual", "sampled"] == plan.LEARNING_RATES["dual"][1]
-    rates = plan.chosen(searched({0: (0.5, 1.0), 1: (0.6, 0.9), 2: (0.7, 0.8)}), "foreign")
-    assert rates["full", None] == plan.LEARNING_RATES["full"][2]
+    setups = list(plan.search("foreign"))
+    rates = plan.chosen_rates(scored(setups, [(0.5, 1.0), (0.98, 0.9), (1.0, 0.8)]), "foreign")
+    assert rates["dual", "sampled"] == {"learning_rate": plan.LEARNING_RATES["dual"][1]}
+    rates = plan.chosen_rates(scored(setups, [(0.5, 1.0), (0.6, 0.9), (0.7, 0.8)]), "foreign")
+    assert rates["full", None] == {"learning_rate": plan.LEARNING_RATES["full"][2]}
+
+
+def test_weights_of_rehearsal_are_searched_at_the_learning_rate_found() -> None:
+    rates_found = scored(list(plan.search("foreign")), [(0.98, 0.8), (0.98, 0.9), (1.0, 0.8)])
+    weighed = list(plan.weigh("foreign", plan.chosen_rates(rates_found, "foreign")))
+    assert len(weighed) == 9 + 3 * 5
+    weights_found = {s: {"score": [1.0, {"a": 0.95 if (s.kl, s.gate) == (3.0, 0.3) else 0.9}]} for s in weighed}
+    tuned = plan.chosen({**weights_found, **rates_found}, "foreign")
+    assert tuned["dual", "sampled"] == {"learning_rate": 1e-3, "kl": 3.0, "gate": 0.3}
+    assert tuned["dual", None] == {"learning_rate": 1e-3}
+    recipe = plan.recipe("foreign", 0, tuned)
+    assert (recipe.kl, recipe.gate, recipe.learning_rate, recipe.split) == (3.0, 0.3, 1e-3, "test")
+    assert tables.describe(recipe, tuned) == "dual+rehearsal"
 
 
 def test_every_set_up_of_the_study_is_there_once_and_chooses_on_validation_only() -> None:
-    rates = {(method, source): 1e-3 for method in plan.LEARNING_RATES for source in plan.SOURCES}
-    setups = [*plan.search("foreign"), *plan.main("foreign", 0, rates), *plan.ablation("foreign", 0, rates)]
+    tuned = {(method, source): {"learning_rate": 1e-3} for method in plan.LEARNING_RATES for source in plan.SOURCES}
+    tested = [*plan.main("foreign", 0, tuned), *plan.ablation("foreign", 0, tuned), *plan.scarce("foreign", 0, tuned)]
+    setups = [*plan.search("foreign"), *tested]
     assert len({setup.key for setup in setups}) == len(setups)
-    assert {setup.split for setup in plan.search("foreign")} == {"validation"}
+    chosen_by = [*plan.search("foreign"), *plan.weigh("foreign", tuned)]
+    assert {(setup.split, setup.base) for setup in chosen_by} == {("validation", plan.SEARCH_BASE)}
+    assert {setup.split for setup in tested} == {"test"}
     assert plan.SEARCH_BASE not in plan.BASES
 
 
@@ -91,5 +107,6 @@ def test_a_finished_run_is_not_run_again(
     assert file.read_text() == line
     file.write_text(line + line[:50])
     assert list(results.read(file)) == [setup]
-    table = tables.main_table(tables.by_set_up(results.read(file), [setup]))
+    tuned = {("dual", "sampled"): {"learning_rate": 1e-3}}
+    table = tables.main_table(tables.by_set_up(results.read(file), [setup], tuned))
     assert "dual+rehearsal" in table and "443,908" in table
