@@ -5,8 +5,8 @@ from transformers.conversion_mapping import WeightRenaming, register_checkpoint_
 
 from cllm_model import names
 from cllm_model.config import ControlLLMConfig, Expansion
-from cllm_model.modeling import ControlLLMForCausalLM, ControlLLMModel
-from cllm_model.published import CausalLMExpansion, PublishedConfig
+from cllm_model.modeling import CausalLMExpansion, ControlLLMForCausalLM, ControlLLMModel
+from cllm_model.published import PublishedConfig
 
 __all__ = [
     "CausalLMExpansion",

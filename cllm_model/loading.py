@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from cllm_model import checkpoint
+
 
 class CheckedLoading(PreTrainedModel):
     """A model that loads a checkpoint whole or not at all, where transformers would warn and fill in at random."""
@@ -46,8 +48,6 @@ class CheckedLoading(PreTrainedModel):
 
 
 def _check(directory: Path, config: object, family: str | None) -> None:
-    from cllm_model import checkpoint  # which is built on the models that load by this
-
     if isinstance(config, PreTrainedConfig):
         checkpoint.refuse_code(directory)
     else:

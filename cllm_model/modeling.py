@@ -22,6 +22,7 @@ from cllm_model.divergence import Branches
 from cllm_model.families import FAMILIES
 from cllm_model.interpolators import Interpolator, blend, build_interpolator
 from cllm_model.loading import CheckedLoading
+from cllm_model.published import PublishedConfig
 from cllm_model.relaxed_norm import RelaxedNorm, relax_norms
 from cllm_model.scale import TRAINED_SCALE, check_scale
 
@@ -330,3 +331,10 @@ class ControlLLMForCausalLM(ControlLLMPreTrainedModel, GenerationMixin):
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
         )
+
+
+class CausalLMExpansion(ControlLLMForCausalLM):
+    """`ControlLLMForCausalLM` under the published format's architecture name."""
+
+    config: PublishedConfig
+    config_class = PublishedConfig

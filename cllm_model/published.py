@@ -13,7 +13,6 @@ from transformers import PreTrainedConfig
 
 from cllm_model.config import ControlLLMConfig, Expansion, plain_config
 from cllm_model.families import FAMILIES, infer_family
-from cllm_model.modeling import ControlLLMForCausalLM
 from cllm_model.placement import place, regular_sites
 from cllm_model.tensors import INDEX, SINGLE, read_headers
 
@@ -60,13 +59,6 @@ class PublishedConfig(ControlLLMConfig):
 
     def _parse_expansion(self, values: dict[str, Any]) -> Expansion:
         return from_published(values, self.num_hidden_layers)
-
-
-class CausalLMExpansion(ControlLLMForCausalLM):
-    """`ControlLLMForCausalLM` under the published format's architecture name."""
-
-    config: PublishedConfig
-    config_class = PublishedConfig
 
 
 def is_published_stack(values: dict[str, Any]) -> bool:

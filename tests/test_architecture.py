@@ -1,6 +1,7 @@
 """The folders are the architecture: imports go one way, and the wheel ships what it should."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 import zipfile
@@ -38,6 +39,34 @@ def test_imports_go_one_way(part):
     for file in files:
         wrong = imported(file) & OURS - ALLOWED[part] - {part}
         assert not wrong, f"{file.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
+
+
+def modules_imported(path: Path) -> set[str]:
+    """Our own modules that a file imports when it is imported itself; `from package import module` names the module."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if source_of(name) else node.module for name in inner}
+    return {name for name in found if source_of(name)}
+
+
+def source_of(module: str) -> Path | None:
+    """The file of one of our modules; None for any other name."""
+    place = ROOT / module.replace(".", "/")
+    return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
+
+
+@pytest.mark.parametrize("part", sorted(OURS - {"cllm"}))
+def test_no_modules_import_each_other_in_a_circle(part):
+    """A package's own `__init__` may import its modules, which run before it is whole; they may not import it."""
+    graph = {}
+    for file in sorted((ROOT / part).rglob("*.py")):
+        name = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        graph[name] = modules_imported(file)
+    graphlib.TopologicalSorter(graph).prepare()
 
 
 def test_vllm_is_imported_only_where_it_is_needed():
