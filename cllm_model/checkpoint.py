@@ -45,6 +45,7 @@ __all__ = [
     "open_base",
     "open_expanded",
     "read_config",
+    "read_json",
     "refuse_code",
     "write_beside",
     "write_checkpoint",
@@ -81,7 +82,7 @@ def read_config(directory: Path, model_types: Sequence[str], family: str | None 
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; a checkpoint directory holds one")
     refuse_code(directory)
-    values = _read_json(path)
+    values = read_json(path)
     model_type = values.get("model_type")
     if PublishedConfig.model_type in model_types and is_published_stack(values):
         model_type = PublishedConfig.model_type
@@ -105,17 +106,22 @@ def refuse_code(directory: Path) -> None:
         CheckpointError: Its config.json, or that of its tokenizer, holds an `auto_map`.
     """
     for file in sorted(directory.glob("*config.json")):
-        if "auto_map" in _read_json(file):
+        if "auto_map" in read_json(file):
             raise CheckpointError(f"{file}: auto_map: not allowed; code from a checkpoint is never run")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Return a JSON object from a file of a checkpoint, or from one that is about it.
+
+    Raises:
+        CheckpointError: There is none.
+    """
     try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON: {error}") from error
+        values = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
+        raise CheckpointError(f"{file}: not a JSON object")
     return values
 
 

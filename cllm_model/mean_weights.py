@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from cllm_model import names
+from cllm_model.checkpoint import read_json
 from cllm_model.config import ControlLLMConfig, Expansion
 from cllm_model.interpolators import MERGE_METHODS, Lerp, build_interpolator
-from cllm_model.report import REPORT, read_json, report_of
+from cllm_model.report import REPORT, report_of
 from cllm_model.tensors import LazyTensor
 
 logger = logging.getLogger(__name__)

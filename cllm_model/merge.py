@@ -20,7 +20,7 @@ from cllm_model.mean_weights import factor_weights, has_one_weight, measured_wei
 from cllm_model.names import split_layer
 from cllm_model.published import merged_back_config
 from cllm_model.relaxed_norm import DYNAMIC
-from cllm_model.report import read_json, report_of
+from cllm_model.report import report_of
 from cllm_model.tensors import LazyTensor, lazy_map
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def with_weights(fold: Callable[..., Tensor], *weights: float) -> Callable[..., 
 
 def _measured(file: Path, model: Path, config: ControlLLMConfig) -> dict[int, float]:
     measured = measured_weights(file, config.dual)
-    told = read_json(file).get("checkpoint")
+    told = checkpoint.read_json(file).get("checkpoint")
     if told is not None and told != (found := checkpoint.checkpoint_hash(model)):
         logger.warning("%s was measured on checkpoint %s, and %s is %s", file, told, model, found)
     return measured

@@ -1,15 +1,14 @@
 """The training report that lies with a checkpoint. Knows where it lies and whose it is, not what is in it.
 
 It is shown, never needed: a broken one, or one that is about other weights, is left out with a warning. Where a
-decision hangs on a file (`cllm merge --weights-from`), the file is named and read by `read_json`, which fails.
+decision hangs on a file (`cllm merge --weights-from`), the file is named, and one that cannot be read is an error.
 """
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
-from cllm_model.checkpoint import checkpoint_hash
+from cllm_model.checkpoint import CheckpointError, checkpoint_hash, read_json
 
 logger = logging.getLogger(__name__)
 REPORT = "report.json"
@@ -27,7 +26,7 @@ def report_of(model: Path, digest: str | None = None) -> dict[str, Any] | None:
             continue
         try:
             report = read_json(file)
-        except ValueError as error:
+        except CheckpointError as error:
             logger.warning("%s: left out", error)
             continue
         digest = digest or checkpoint_hash(model)
@@ -35,18 +34,3 @@ def report_of(model: Path, digest: str | None = None) -> dict[str, Any] | None:
             return report
         logger.warning("%s is about checkpoint %s, not %s: left out", file, report.get("checkpoint"), digest)
     return None
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Return a JSON object from a file.
-
-    Raises:
-        ValueError: There is none.
-    """
-    try:
-        values = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{file}: not a JSON object")
-    return values

@@ -183,7 +183,7 @@ def test_bad_bases_are_refused_by_expand(nothing_is_read, tiny_base, tmp_path):
     edit_config(tmp_path / "base", model_type="gpt2")
     refused("model_type: 'gpt2' is not one of llama, mistral, qwen2, qwen3")
     (tmp_path / "base/config.json").write_text("{")
-    refused("config.json: not JSON")
+    refused("config.json: cannot be read as JSON")
     (tmp_path / "base/config.json").write_text("[]")
     refused("config.json: not a JSON object")
 
