@@ -30,8 +30,8 @@ from vllm import LLM, SamplingParams
 
 from cllm_model import checkpoint
 from cllm_model.vllm import register
-from cllm_model.vllm.dial import TAP
-from cllm_model.vllm.request import cache_salt, mark
+from cllm_model.vllm.dial import TAP, TRUST
+from cllm_model.vllm.request import cache_salt, with_scale
 
 BATCHES = (1, 16)
 PROMPT = 32
@@ -59,12 +59,13 @@ def vllm_step(path: Path, batch: int, dtype: str, steps: int, scale: float | Non
         skip_tokenizer_init=True,
         enable_prefix_caching=False,
         logits_processors=None if scale is None else [TAP],
+        additional_config={TRUST: scale is not None},
     ).llm_engine
     engines.append(engine)
     params = SamplingParams(temperature=0.0, max_tokens=steps + 2, ignore_eos=True, detokenize=False)
     prompt: dict[str, object] = {}
     if scale is not None:
-        params.extra_args = mark(None, scale)
+        params.extra_args = with_scale(None, scale)
         prompt["cache_salt"] = cache_salt(scale)
 
     def run() -> list[float]:

@@ -12,6 +12,8 @@ from serve.keys import VARIABLE, read_keys
 from serve.service import Service
 from serve.settings import RECOMMENDED, Settings
 
+_HEADLESS = "--headless"  # vLLM's: this process runs workers for a server on another machine
+
 
 def _load(context: typer.Context, file: Path | None) -> Path | None:
     """Make the file's values the defaults: below the command line and the environment, above `Settings`."""
@@ -67,7 +69,7 @@ def serve(
         float, typer.Option(help="Time that a request's body may take to arrive.")
     ] = Settings.body_seconds,
     max_queue: Annotated[
-        int, typer.Option(help="Most generation requests at a time, running and waiting.")
+        int, typer.Option(help="Most generation requests at a time, running and waiting; one may ask for many answers.")
     ] = Settings.max_queue,
     max_n: Annotated[int, typer.Option(help="Most answers to one prompt.")] = Settings.max_n,
     max_prompts: Annotated[
@@ -115,7 +117,7 @@ def serve(
     try:
         settings = Settings(**{field.name: given[field.name] for field in fields(Settings)})
         keys = read_keys(os.environ.pop(VARIABLE, None), settings.api_key_file)  # kept from the engine's processes
-        checkpoint = preflight.check_all(settings)
+        checkpoint = preflight.check_all(settings, listens=_HEADLESS not in options)
         settings = settings.with_report(checkpoint.report)
         page = mounts.page(settings) if settings.ui else None
         if check and not options:
@@ -133,7 +135,10 @@ def serve(
             typer.echo(line)
         return
     try:
-        launch.run(Service(settings, checkpoint, keys, page), args)
+        if args.headless:
+            launch.run_workers(args)
+        else:
+            launch.run(Service(settings, checkpoint, keys, page), args)
     except launch.EngineDied as error:
         typer.echo(f"cllm serve: {error}", err=True)
         raise typer.Exit(1) from error

@@ -1,5 +1,6 @@
 """The server's options from a file, YAML or TOML: the names of `Settings`, and vLLM's options in a table `engine`."""
 
+import json
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -46,4 +47,8 @@ def _words(name: str, value: object) -> list[str]:
     option = "--" + name.replace("_", "-")
     if isinstance(value, bool):
         return [option if value else option.replace("--", "--no-", 1)]
-    return [option, *map(str, value)] if isinstance(value, list) else [option, str(value)]
+    return [option, *map(_word, value)] if isinstance(value, list) else [option, _word(value)]
+
+
+def _word(value: object) -> str:
+    return json.dumps(value) if isinstance(value, Mapping) else str(value)  # vLLM's parser reads tables as JSON

@@ -75,6 +75,19 @@ def _loaded_unasked(group: str) -> bool:
     return group.startswith("vllm.") and group != _ENDPOINT_GROUP
 
 
+def run_workers(args: Namespace) -> None:
+    """Run this machine's workers of an engine that spans several, until SIGINT or SIGTERM; another one serves.
+
+    Raises:
+        EngineDied: The workers ended by themselves.
+    """
+    from vllm.entrypoints.cli.serve import run_headless
+
+    args.api_server_count = 0  # as vLLM's own command says of a process without API
+    run_headless(args)
+    raise EngineDied("the workers ended by themselves; their log says why")
+
+
 def run(service: Service, args: Namespace) -> None:
     """Serve until SIGINT or SIGTERM.
 
@@ -83,9 +96,6 @@ def run(service: Service, args: Namespace) -> None:
     """
     import uvloop
 
-    from cllm_model.vllm.request import engine_mark
-
-    engine_mark()
     args.service = service  # vLLM hands its arguments to plugins
     uvloop.run(_serve(service, args))
 
@@ -108,6 +118,7 @@ async def _serve(service: Service, args: Namespace) -> None:
                 sock,
                 args,
                 timeout_graceful_shutdown=_CLOSING_S,
+                http="h11",  # uvicorn would take httptools, which keeps headers of any size; vLLM's limits are h11's
             )
         await closing
     finally:

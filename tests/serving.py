@@ -11,12 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-START_S = 240
+START_S = 500  # of a busy machine
 STOP_S = 30
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "VLLM_ENABLE_V1_MULTIPROCESSING"}
 DEMO = Path(__file__).parents[1] / "demo" / "model"
@@ -82,7 +83,7 @@ def wait(server: Server) -> Server:
     deadline = time.monotonic() + START_S
     while not is_ready(server):
         if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
+            kill(server)
             log = server.log.read_text()[-4000:]
             raise RuntimeError(f"{' '.join(map(str, process.args))} did not become ready:\n{log}")
         time.sleep(0.5)
@@ -102,7 +103,13 @@ def stop(server: Server) -> int:
     try:
         return server.process.wait(STOP_S)
     finally:
-        server.process.kill()
+        kill(server)
+
+
+def kill(server: Server) -> None:
+    """End a server's process and all below it: vLLM's engine would outlive it."""
+    with suppress(ProcessLookupError):
+        os.killpg(server.process.pid, signal.SIGKILL)
 
 
 _shared: dict[Path, Server] = {}

@@ -18,8 +18,8 @@ import torch
 from vllm import LLM, SamplingParams
 
 from cllm_model.vllm import register
-from cllm_model.vllm.dial import TAP
-from cllm_model.vllm.request import cache_salt, mark
+from cllm_model.vllm.dial import TAP, TRUST
+from cllm_model.vllm.request import cache_salt, with_scale
 from cllm_model.vllm.stack import hf_overrides
 
 BLOCK = 32
@@ -31,6 +31,8 @@ OPTIONS: dict[str, Any] = {
     "max_num_seqs": 32,
     "kv_cache_memory_bytes": 2**26,
     "disable_log_stats": False,
+    "logits_processors": [TAP],
+    "additional_config": {TRUST: True},
 }
 """Engine options that suit a tiny model in a test."""
 
@@ -52,7 +54,7 @@ def start(path: Path, **options: Any) -> LLM:
     register()
     engine = LLM(
         str(path),
-        **{**OPTIONS, "logits_processors": [TAP], "hf_overrides": hf_overrides(path), **options},
+        **{**OPTIONS, "hf_overrides": hf_overrides(path), **options},
     )
     return keep(engine)
 
@@ -93,7 +95,7 @@ def generate(
     inputs: list[Any] = [{"prompt_token_ids": prompt} for prompt in asked]
     all_params = [params.clone() for _ in asked]
     for index, scale in enumerate(scales or ()):
-        all_params[index].extra_args = mark(None, scale)
+        all_params[index].extra_args = with_scale(None, scale)
         if salted:
             inputs[index]["cache_salt"] = cache_salt(scale)
     outputs = llm.generate(inputs, all_params, use_tqdm=False)

@@ -21,9 +21,9 @@ from vllm import LLM, EngineArgs, SamplingParams
 import cllm_model  # noqa: F401 - registers the config
 from cllm_model.checkpoint import CONTROL_LLM_TYPES
 from cllm_model.vllm import register
-from cllm_model.vllm.dial import logits_processors
+from cllm_model.vllm.dial import dial_options
 from cllm_model.vllm.limits import refuse_head_size, refuse_unsupported
-from cllm_model.vllm.request import cache_salt, engine_mark, mark
+from cllm_model.vllm.request import cache_salt, with_scale
 from cllm_model.vllm.stack import hf_overrides
 
 
@@ -34,7 +34,6 @@ def engine_options(directory: Path, max_model_len: int) -> dict[str, Any]:
         ValueError: vLLM cannot run this checkpoint.
     """
     register()
-    engine_mark()
     options: dict[str, Any] = {
         "dtype": "float32",
         "enforce_eager": True,
@@ -46,13 +45,13 @@ def engine_options(directory: Path, max_model_len: int) -> dict[str, Any]:
     refuse_head_size(config.model_config)
     if config.model_config.hf_config.model_type in CONTROL_LLM_TYPES:
         refuse_unsupported(config)
-        options["logits_processors"] = logits_processors(config)
+        options |= dial_options(config)
     return options
 
 
 def _of(llm: LLM, prompt: list[int], scale: float) -> list[float]:
     params = SamplingParams(
-        max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False, extra_args=mark(None, scale)
+        max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False, extra_args=with_scale(None, scale)
     )
     asked: Any = {"prompt_token_ids": prompt, "cache_salt": cache_salt(scale)}
     [output] = llm.generate([asked], params, use_tqdm=False)

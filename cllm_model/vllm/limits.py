@@ -32,14 +32,6 @@ def refuse_unsupported(config: VllmConfig) -> None:
             parallel.prefill_context_parallel_size > 1,
             "the rows of a prompt would not find their control scale; allowed: 1",
         ),
-        "--distributed-executor-backend": (
-            parallel.use_ray,
-            "Ray's workers do not inherit the mark by which they know a control scale; allowed: uni, mp",
-        ),
-        "--nnodes": (
-            parallel.nnodes > 1,
-            "workers on other machines do not inherit the mark by which they know a control scale; allowed: 1",
-        ),
         "--enable-sleep-mode": (
             config.model_config.enable_sleep_mode,
             "an engine that wakes up would not find the dial's memory as it was",

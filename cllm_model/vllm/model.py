@@ -98,7 +98,7 @@ class ControlLLMForCausalLM(nn.Module, SupportsPP, SupportsQuant):
             if config.tie_word_embeddings:
                 self.lm_head = self.lm_head.tie_weights(self.model.embed_tokens)
         self.logits_processor = LogitsProcessor(config.vocab_size)
-        self.dial = Dial.of(vllm_config)  # the tap's; under the V2 runner, the model state has its own and gives rows
+        self.dial = Dial.of(vllm_config)
 
     def embed_input_ids(self, input_ids: Tensor) -> Tensor:
         """Return the embedded tokens, (T,) -> (T, H)."""

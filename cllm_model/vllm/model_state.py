@@ -18,7 +18,6 @@ from vllm.v1.worker.gpu.model_states.default import DefaultModelState
 from vllm.v1.worker.gpu.states import RequestState
 
 from cllm_model.vllm.dial import Dial
-from cllm_model.vllm.request import marked_scale
 
 
 class ControlModelState(DefaultModelState):
@@ -28,13 +27,13 @@ class ControlModelState(DefaultModelState):
         self, vllm_config: VllmConfig, model: nn.Module, encoder_cache: EncoderCache | None, device: torch.device
     ) -> None:
         super().__init__(vllm_config, model, encoder_cache, device)
-        self._dial = Dial(self.max_num_reqs, self.max_num_tokens, device)
+        self._dial = Dial.of(vllm_config)
 
     def add_request(self, req_index: int, new_req_data: NewRequestData) -> None:
         """Note the scale of a request that enters, or comes back, in a slot."""
         super().add_request(req_index, new_req_data)
         params = new_req_data.sampling_params
-        self._dial.slots[req_index] = marked_scale(params.extra_args if params is not None else None)
+        self._dial.enter(req_index, params.extra_args if params is not None else None)
 
     def prepare_inputs(self, input_batch: InputBatch, req_states: RequestState) -> dict[str, Any]:
         """Return the model's inputs for a batch, with the scale of each of its rows."""

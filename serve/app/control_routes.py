@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard
 
 from cllm_model.scale import MIN_SCALE
@@ -16,10 +17,32 @@ _CARD: dict[int | str, dict[str, Any]] = {
     HTTPStatus.NOT_FOUND.value: {"model": ErrorResponse},
 }
 
+
+class Readiness(BaseModel):
+    """Answer of `/ready`."""
+
+    ready: bool = Field(description="Whether generation requests are let in.")
+
+
+class Control(BaseModel):
+    """Answer of `/v1/control`."""
+
+    checkpoint: str = Field(description="The first 12 hex digits of the checkpoint's hash, as in the fingerprint.")
+    default_scale: float = Field(description="Control scale of requests that name none.")
+    recommended_scale: float = Field(description="What the training report recommends; else the default.")
+    min: float = Field(description="Smallest control scale.")
+    max: float = Field(description="Largest control scale that this server allows.")
+    report: dict[str, Any] | None = Field(description="The training report that belongs to this checkpoint.")
+
+
+_READY: dict[int | str, dict[str, Any]] = {
+    status.value: {"model": Readiness} for status in (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
+}
+
 router = APIRouter()
 
 
-@router.get("/ready", responses={HTTPStatus.SERVICE_UNAVAILABLE.value: {}})
+@router.get("/ready", responses=_READY)
 async def ready(request: Request) -> JSONResponse:
     """Answer 200 once the engine has answered, 503 before, and again 503 when it failed or the server is to end."""
     engine = request.app.state.engine_client
@@ -27,19 +50,20 @@ async def ready(request: Request) -> JSONResponse:
 
 
 @router.get("/v1/control")
-async def control(request: Request) -> dict[str, Any]:
+async def control(request: Request) -> Control:
     """Describe the checkpoint and its dial."""
     engine = request.app.state.engine_client
     settings, checkpoint = engine.settings, engine.checkpoint
-    report = checkpoint.report or {}
-    return {
-        "checkpoint": checkpoint.digest,
-        "default_scale": settings.ids.default_scale,
-        "recommended_scale": report.get("recommended_scale", settings.ids.default_scale),
-        "min": MIN_SCALE,
-        "max": settings.max_scale,
-        "report": checkpoint.report,
-    }
+    default = settings.ids.default_scale
+    recommended = (checkpoint.report or {}).get("recommended_scale")  # nobody has checked the report
+    return Control(
+        checkpoint=checkpoint.digest,
+        default_scale=default,
+        recommended_scale=recommended if isinstance(recommended, int | float) else default,
+        min=MIN_SCALE,
+        max=settings.max_scale,
+        report=checkpoint.report,
+    )
 
 
 @router.get("/v1/models/{model_id}", responses=_CARD)

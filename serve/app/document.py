@@ -1,6 +1,7 @@
 """The OpenAPI document: only open routes, the API key, and also the answers that come from before a route."""
 
 from http import HTTPStatus
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
@@ -30,6 +31,7 @@ def describe(app: FastAPI, *, needs_key: bool) -> None:
     for route in app.routes:
         if isinstance(route, APIRoute):
             route.include_in_schema &= is_open(route.path)
+    app.title, app.version = "Control LLM runtime", version("control-llm-runtime")
     build = app.openapi
 
     def document() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The engine as the server sees it: every generation gets the control scale that its request asked for.
 
-The one place where a request meets its scale, its mark and its cache salt, whatever route it came by. All else is
+The one place where a request meets its scale and its cache salt, whatever route it came by. All else is
 vLLM's engine client, passed through.
 """
 
@@ -15,7 +15,7 @@ from vllm.inputs import EngineInput
 from vllm.inputs.engine import tokens_input
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from cllm_model.vllm.request import mark, salted
+from cllm_model.vllm.request import salted, with_scale
 from serve.app.strength import Strength, ask_for, asked_for
 from serve.app.traffic import Traffic
 from serve.preflight import Checkpoint
@@ -57,7 +57,7 @@ class ControlEngine:
             raise VLLMValidationError("This route's prompts cannot be kept apart by control scale, so it is closed.")
         own_prompt: Any = salted(prompt, scale)
         params = copy.copy(sampling_params)
-        params.extra_args = mark(params.extra_args, scale)
+        params.extra_args = with_scale(params.extra_args, scale)
         return self._engine.generate(own_prompt, params, request_id, **options)
 
     def encode(self, *_: Any, **__: Any) -> NoReturn:

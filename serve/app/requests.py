@@ -15,7 +15,7 @@ from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, Tokenize
 from vllm.exceptions import VLLMValidationError
 
 from cllm_model.scale import MAX_SCALE, MIN_SCALE, check_scale
-from cllm_model.vllm.request import RESERVED
+from cllm_model.vllm.request import SCALE_KEY
 
 _SCALE = "control_scale"
 _TEXT = "count from 3 to 8"
@@ -137,8 +137,8 @@ def refuse_ignored(request: ControlRequest, *, has_priorities: bool) -> None:
     Raises:
         VLLMValidationError: Names the field.
     """
-    for name in sorted(RESERVED & (request.vllm_xargs or {}).keys()):
-        field = f"vllm_xargs.{name}"
+    if SCALE_KEY in (request.vllm_xargs or {}):
+        field = f"vllm_xargs.{SCALE_KEY}"
         raise VLLMValidationError(f"{field} is set by the server; use control_scale.", parameter=field)
     given = {name for name in request.model_fields_set if _differs(request, name)}
     if "priority" in given and not has_priorities:

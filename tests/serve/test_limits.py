@@ -104,6 +104,17 @@ def test_large_bodies_in_pieces(send):
     assert status == 413 and error["type"]
 
 
+@pytest.mark.parametrize("line", [b"a" * 2**16, b"a: " + b"b" * 1000 + b"\r\n"], ids=["one", "many"])
+def test_headers_without_end(server, http, line):
+    """They come before any key is looked at; the server hangs up, long before all of 64 MiB was sent."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nlong: ")
+        with pytest.raises(ConnectionError):
+            for _ in range(2**26 // len(line)):
+                connection.sendall(line)
+    assert http.get("/health").status_code == 200
+
+
 def test_a_client_that_leaves_before_its_body_is_complete(server, http):
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(request(b"", Content_Length=1000))

@@ -15,6 +15,7 @@ import openai
 import psutil
 import pytest
 
+from docs import reference
 from tests import serving, tiny_models
 
 KEYS = ["key-one", "key-two", "key-of-the-file", "key-of-the-hash"]
@@ -47,7 +48,7 @@ def servers(tmp_path_factory):
         yield [serving.wait(server) for server in begun]
     finally:
         for server in begun:
-            server.process.kill()
+            serving.kill(server)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +125,11 @@ def test_the_document_says_where_a_key_is_needed(http):
         for operation in operations.values():
             guarded = path not in ("/health", "/ready")
             assert (operation.get("security") == [{"key": []}]) == ("401" in operation["responses"]) == guarded
+
+
+def test_the_api_reference_is_what_this_server_documents(http):
+    """Else write it again: `python -m docs.reference`."""
+    assert reference.PAGE.read_text() == reference.page(http.get("/openapi.json").json())
 
 
 def test_keys_are_not_passed_on(guarded):

@@ -5,11 +5,13 @@ from argparse import Namespace
 from dataclasses import replace
 
 import pytest
+from vllm.config import ParallelConfig
 from vllm.platforms import current_platform
 
-from cllm_model.vllm.dial import TAP
+from cllm_model.vllm.dial import TAP, TRUST
 from serve import launch, preflight
-from serve.options import check_engine, parse
+from serve.config_file import read_config_file
+from serve.options import check_engine, check_place, parse
 from serve.settings import CpuDefaults, Settings
 from tests import tiny_models
 
@@ -46,10 +48,11 @@ def test_options_pass_through(settings):
     assert (args.max_model_len, args.dtype) == (128, "bfloat16")
 
 
-def test_the_dial_is_added_to_the_logits_processors_that_were_asked_for(settings):
-    args = parse(settings, ["--logits-processors", "a:B"])
+def test_the_dial_is_added_to_what_was_asked_for(settings):
+    args = parse(settings, ["--logits-processors", "a:B", "--additional-config", '{"other": 1}'])
     check_engine(args)
     assert args.logits_processors == ["a:B", TAP]
+    assert args.additional_config == {"other": 1, TRUST: True}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +64,10 @@ def test_the_dial_is_added_to_the_logits_processors_that_were_asked_for(settings
         ["--enable-lora"],
         ["--speculative-config", '{"method": "ngram"}'],
         ["--enable-dbo"],
-        ["--headless"],
+        ["--trust-request-chat-template"],
+        ["--tokens-only"],
+        ["--enable-offline-docs"],
+        ["--disable-access-log-for-endpoints", "/v1/models"],
         ["--api-server-count", "2"],
         ["--data-parallel-size", "2"],
         ["--uds", "x"],
@@ -77,6 +83,38 @@ def test_refused(settings, options):
     with pytest.raises(ValueError, match=options[0].lstrip("-") if options != ["x"] else "MODEL") as error:
         parse(settings, options)
     assert "secret-key" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--headless"], ["--node-rank", "1"], ["--nnodes", "2", "--tensor-parallel-size", "2", "--node-rank", "1"]],
+)
+def test_only_the_first_machine_serves(settings, options):
+    with pytest.raises(ValueError, match="--node-rank"):
+        launch.prepare(settings, options)
+
+
+def test_a_script_is_not_a_server(settings):
+    with pytest.raises(ValueError, match="--distributed-executor-backend: 'external_launcher'"):
+        launch.prepare(settings, ["--distributed-executor-backend", "external_launcher"])
+
+
+def test_ray_needs_devices_that_it_counts(monkeypatch):
+    """Ray is not installed here, so the configuration is imitated."""
+    config = ParallelConfig()
+    check_place(config, False)
+    config.distributed_executor_backend = "ray"
+    with pytest.raises(ValueError, match="'ray' is not supported on this platform"):
+        check_place(config, False)
+    monkeypatch.setattr(current_platform, "ray_device_key", "GPU")
+    check_place(config, False)
+
+
+def test_tables_of_options_in_a_file(settings, tmp_path):
+    file = tmp_path / "serve.yaml"
+    file.write_text("engine:\n  override_generation_config: {temperature: 0.5}\n  compilation_config: {mode: 0}\n")
+    args = parse(settings, read_config_file(file)["engine"])
+    assert args.override_generation_config == {"temperature": 0.5} and args.compilation_config.mode == 0
 
 
 def test_a_key_that_would_guard_some_routes_only(settings, monkeypatch):

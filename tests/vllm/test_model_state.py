@@ -13,27 +13,35 @@ import torch
 from vllm import SamplingParams
 from vllm.v1.worker.gpu.input_batch import InputBatch, InputBuffers
 
+from cllm_model.vllm.dial import TRUST
 from cllm_model.vllm.model_state import ControlModelState
-from cllm_model.vllm.request import mark
+from cllm_model.vllm.request import with_scale
 
 MAX_REQUESTS, MAX_TOKENS = 8, 32
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def state() -> ControlModelState:
+def make_state(trusted: bool) -> ControlModelState:
     config: Any = SimpleNamespace(
         model_config=SimpleNamespace(
             enable_prompt_embeds=False, uses_mrope=False, uses_xdrope_dim=0, dtype=torch.bfloat16, max_model_len=64,
             get_inputs_embeds_size=lambda: 16, is_multimodal_pruning_enabled=lambda: False, multimodal_config=None,
         ),
         scheduler_config=SimpleNamespace(max_num_seqs=MAX_REQUESTS, max_num_batched_tokens=MAX_TOKENS),
+        compilation_config=SimpleNamespace(static_forward_context={}),
+        device_config=SimpleNamespace(device=CPU),
+        additional_config={TRUST: trusted},
     )  # fmt: skip
     return ControlModelState(config, torch.nn.Module(), None, CPU)
 
 
+@pytest.fixture
+def state() -> ControlModelState:
+    return make_state(trusted=True)
+
+
 def request(scale: float | None, args: dict[str, Any] | None = None) -> Any:
-    extra = args if scale is None else mark(None, scale)
+    extra = args if scale is None else with_scale(None, scale)
     return SimpleNamespace(sampling_params=SamplingParams(extra_args=extra))
 
 
@@ -99,10 +107,13 @@ def test_a_preempted_request_comes_back_in_another_slot(state):
     assert rows(state, [3, 0], [2, 1]) == [0.25, 0.25, 1.5]
 
 
-def test_a_scale_counts_only_with_our_mark(state):
-    state.add_request(0, request(None, {"control_scale": 0.0}))
-    state.add_request(1, SimpleNamespace(sampling_params=None))
-    assert rows(state, [0, 1], [1, 1]) == [1, 1]
+def test_a_scale_counts_only_where_scales_are_trusted(state):
+    plain = make_state(trusted=False)
+    for each in (plain, state):
+        each.add_request(0, request(0.25))
+        each.add_request(1, SimpleNamespace(sampling_params=None))
+    assert rows(plain, [0, 1], [1, 1]) == [1, 1]
+    assert rows(state, [0, 1], [1, 1]) == [0.25, 1]
 
 
 class Graph:

@@ -3,7 +3,7 @@
 import pytest
 from vllm import SamplingParams
 
-from cllm_model.vllm.request import mark
+from cllm_model.vllm.request import with_scale
 from serve import ControlLLM
 from tests import vllm_engines
 from tests.greedy import assert_greedy
@@ -81,8 +81,8 @@ def test_bad_scales(llm, scale, message):
 
 
 def test_reserved_extra_args(llm):
-    params = SamplingParams(extra_args=mark(None, 0.0))
-    with pytest.raises(ValueError, match="'control_mark' is reserved; use the argument control_scale"):
+    params = SamplingParams(extra_args=with_scale(None, 0.0))
+    with pytest.raises(ValueError, match="'control_scale' is reserved; use the argument control_scale"):
         llm.generate(prompt([5]), params, use_tqdm=False)
 
 

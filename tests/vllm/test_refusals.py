@@ -19,8 +19,6 @@ def config(**changes):
         "use_ubatching": False,
         "prefill_context_parallel_size": 1,
         "pipeline_parallel_size": 1,
-        "use_ray": False,
-        "nnodes": 1,
     }
     parallel = {name: changes.pop(name, value) for name, value in parallel.items()}
     model = {"base_model_type": "llama", "layer_types": None, "attention_bias": False}
@@ -60,8 +58,6 @@ def test_what_works_passes(changes):
         ("--enable-lora", {"lora_config": object()}),
         ("--speculative-config", {"speculative_config": object()}),
         ("--kv-transfer-config", {"kv_transfer_config": object()}),
-        ("--distributed-executor-backend", {"use_ray": True}),
-        ("--nnodes", {"nnodes": 2}),
         ("--enable-sleep-mode", {"enable_sleep_mode": True}),
         ("--enable-dbo", {"enable_dbo": True, "use_ubatching": True}),
         ("--ubatch-size", {"use_ubatching": True}),

@@ -1,8 +1,8 @@
-"""The salt keeps KV caches of different scales apart; the mark keeps clients from setting a scale."""
+"""The salt keeps KV caches of different scales apart; a scale is written over what a client sent."""
 
 import itertools
 
-from cllm_model.vllm.request import cache_salt, mark, marked_scale
+from cllm_model.vllm.request import asked_scale, cache_salt, with_scale
 
 
 def test_salts_differ_for_different_scales_and_clients():
@@ -20,8 +20,8 @@ def test_salts_are_what_vllm_allows():
         assert len(salt) <= 128 and not set(salt) & set("@/\\\0")
 
 
-def test_marked_scales_are_read_back():
-    arguments = mark({"other": 1}, 0.5)
-    assert marked_scale(arguments) == 0.5 and arguments["other"] == 1
-    assert marked_scale(arguments | {"control_mark": "guessed"}) == 1.0
-    assert marked_scale({"control_scale": 0.5}) == marked_scale(None) == 1.0
+def test_a_scale_takes_the_place_of_one_that_a_client_sent():
+    sent = {"other": 1, "control_scale": 2.0}
+    assert with_scale(sent, 0.5) == {"other": 1, "control_scale": 0.5} and sent["control_scale"] == 2.0
+    assert asked_scale(with_scale(None, 0.5)) == 0.5
+    assert asked_scale({"other": 1}) is asked_scale(None) is None
