@@ -17,6 +17,7 @@ import pytest
 
 SCREENSHOTS = Path(__file__).parents[1] / "build" / "screenshots"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+PATIENCE_MS = 120_000  # the machine may be busy with other work
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -40,7 +41,7 @@ def chromium() -> Iterator[Any]:
     if path is None:
         pytest.fail("no Chromium: set CLLM_TEST_CHROMIUM to its executable")
     with playwright.sync_playwright() as api:
-        browser = api.chromium.launch(executable_path=path, args=FLAGS)
+        browser = api.chromium.launch(executable_path=path, args=FLAGS, timeout=PATIENCE_MS)
         yield browser
         browser.close()
 
@@ -50,7 +51,7 @@ def open_page(browser: Any, url: str, width: int = 1600, height: int = 1000, dar
     """A page in a context of its own; on leaving, it must have asked no other host for anything."""
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light")
     page = context.new_page()
-    page.set_default_timeout(60_000)  # the machine may be busy with other tests
+    page.set_default_timeout(PATIENCE_MS)
     trouble = Trouble()
     own = urlsplit(url).netloc
     page.on("request", lambda request: _note(trouble, own, request.url))

@@ -5,8 +5,8 @@ A chunk that names another model raises `WrongModel` before a character of it is
 """
 
 import re
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -20,11 +20,11 @@ class WrongModel(ValueError):
     """The server answered as another model than the one asked for."""
 
 
-class Usage(Protocol):
-    """What is read of a chunk's usage."""
+class Usage(BaseModel):
+    """The server's count of tokens, as far as it counts."""
 
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class Sampling(BaseModel):
@@ -55,7 +55,7 @@ class Target:
 
 
 class Turn(BaseModel):
-    """A prompt, and what came back from which model; what a conversation is kept and exported as."""
+    """A prompt, and what came back from which model; what a conversation is shown, kept and exported as."""
 
     prompt: str
     text: str = ""
@@ -75,93 +75,81 @@ class Turn(BaseModel):
     tokens: int = 0
     tokens_are_exact: bool = False
 
-
-@dataclass
-class Answer:
-    """Grows in place while the stream runs; `revision` rises whenever there is something new to show."""
-
-    target: Target
-    sampling: Sampling = field(default_factory=Sampling)
-    text: str = ""
-    state: State = "waiting"
-    error: str = ""
-    echoed: str = ""
-    fingerprint: str = ""
-    finish_reason: str = ""
-    first_token_s: float | None = None
-    last_token_s: float | None = None
-    prompt_tokens: int | None = None
-    tokens: int = 0
-    tokens_are_exact: bool = False
-    revision: int = 0
-
-    def check(self, echoed: str, fingerprint: str | None) -> None:
-        """Refuse a chunk made by another model, by its name or by the scale in its fingerprint.
-
-        Other servers may answer under a longer name than the one asked for; it is kept, to be shown.
-        """
-        asked, scale = self.target.model, self.target.scale
-        if scale is not None and echoed != asked:
-            raise WrongModel(f"The server answered as “{echoed}”, but “{asked}” was asked for.")
-        match = _FINGERPRINT_SCALE.match(fingerprint or "")
-        if match and scale is not None and float(match[1]) != scale:
-            raise WrongModel(f"The fingerprint {fingerprint} does not belong to “{asked}”.")
-        self.echoed = echoed
-        self.fingerprint = fingerprint or self.fingerprint
-
-    def add(self, text: str, at: float) -> None:
-        """Take a piece of text that came `at` seconds after the request."""
-        if self.first_token_s is None:
-            self.first_token_s = at
-        self.state = "streaming"
-        self.last_token_s = at
-        self.text += text
-        self.tokens += 1  # an estimate: a chunk may hold several tokens, the usage corrects it
-        self.revision += 1
-
-    def count(self, usage: Usage) -> None:
-        """Take the server's own count of tokens."""
-        self.prompt_tokens = usage.prompt_tokens
-        self.tokens, self.tokens_are_exact = usage.completion_tokens, True
-        self.revision += 1
-
-    def end(self, state: State, error: str = "") -> None:
-        """Close the answer."""
-        self.state, self.error = state, error
-        self.revision += 1
-
     @property
     def has_ended(self) -> bool:
         """Whether nothing will be added."""
         return self.state not in ("waiting", "streaming")
 
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Decoding speed: the tokens after the first, over the time since the first."""
-        if self.first_token_s is None or self.last_token_s is None or self.tokens < 2:
-            return None
-        seconds = self.last_token_s - self.first_token_s
-        return (self.tokens - 1) / seconds if seconds > 0 else None
 
-    def turn(self, prompt: str) -> Turn:
-        """The answer as it is now, with its prompt."""
-        target = self.target
-        return Turn(
+class Answer:
+    """A turn that grows while its stream runs; `revision` rises whenever there is something new to show.
+
+    Args:
+        target: Who is asked.
+        prompt: What is asked.
+        sampling: How.
+    """
+
+    def __init__(self, target: Target, prompt: str, sampling: Sampling) -> None:
+        self.target = target
+        self.turn = Turn(
             prompt=prompt,
-            text=self.text,
             model=target.model,
             title=target.title,
-            echoed=self.echoed,
             server=target.server.url,
             scale=target.scale,
-            sampling=self.sampling,
-            state=self.state,
-            error=self.error,
-            fingerprint=self.fingerprint,
-            finish_reason=self.finish_reason,
-            first_token_s=self.first_token_s,
-            tokens_per_second=self.tokens_per_second,
-            prompt_tokens=self.prompt_tokens,
-            tokens=self.tokens,
-            tokens_are_exact=self.tokens_are_exact,
+            sampling=sampling,
+            state="waiting",
         )
+        self.revision = 0
+        self._last_token_s = 0.0
+
+    def check(self, echoed: str, fingerprint: str | None) -> None:
+        """Refuse a chunk made by another model, by its name or by the scale in its fingerprint.
+
+        Other servers may answer under a longer name than the one asked for; it is kept, to be shown.
+
+        Raises:
+            WrongModel: It was made by another one, or one of our servers does not say by which.
+        """
+        asked, turn = self.target, self.turn
+        mark = fingerprint or turn.fingerprint  # the first chunk has one, later ones may have none
+        if asked.scale is not None:
+            if echoed != asked.model:
+                raise WrongModel(f"The server answered as “{echoed}”, but “{asked.model}” was asked for.")
+            scale = _FINGERPRINT_SCALE.match(mark)
+            if scale is None or float(scale[1]) != asked.scale:
+                raise WrongModel(f"The fingerprint “{mark}” does not belong to “{asked.model}”.")
+        turn.echoed, turn.fingerprint = echoed, mark
+
+    def add(self, text: str, at: float) -> None:
+        """Take a piece of text that came `at` seconds after the request."""
+        turn = self.turn
+        if turn.first_token_s is None:
+            turn.first_token_s = at
+        turn.state = "streaming"
+        turn.text += text
+        turn.tokens += 1  # an estimate: a chunk may hold several tokens, the usage corrects it
+        self._last_token_s = at
+        self._grown()
+
+    def count(self, usage: Usage) -> None:
+        """Take the server's own count of tokens."""
+        self.turn.prompt_tokens = usage.prompt_tokens
+        if usage.completion_tokens is not None:
+            self.turn.tokens, self.turn.tokens_are_exact = usage.completion_tokens, True
+        self._grown()
+
+    def end(self, state: State, error: str = "") -> None:
+        """Close the answer, unless it is closed."""
+        if not self.turn.has_ended:
+            self.turn.state, self.turn.error = state, error
+            self.revision += 1
+
+    def _grown(self) -> None:
+        """Measure the decoding speed: the tokens after the first, over the time since the first."""
+        turn = self.turn
+        seconds = self._last_token_s - (turn.first_token_s or 0.0)
+        if turn.tokens > 1 and seconds > 0:
+            turn.tokens_per_second = (turn.tokens - 1) / seconds
+        self.revision += 1

@@ -22,6 +22,7 @@ import uvicorn  # noqa: E402
 
 from ui.headers import SafeHeaders  # noqa: E402
 from ui.login import Door, Login, Password, ServerKey  # noqa: E402
+from ui.page.dial import KEEP_ON_DIAL  # noqa: E402
 from ui.page.page import Page  # noqa: E402
 from ui.page.theme import THEME  # noqa: E402
 from ui.servers import NO_KEY  # noqa: E402
@@ -60,6 +61,7 @@ def create_app(settings: Settings, door: Door | None = None) -> ASGIApp:
         enable_monitoring=False,
         theme=THEME,
         css_paths=STYLE,
+        js=KEEP_ON_DIAL,
     )
     return SafeHeaders(_SelfStarting(login or app, app))
 

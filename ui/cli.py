@@ -14,8 +14,10 @@ from ui.servers import is_loopback
 from ui.settings import (
     ALLOW_URL_VARIABLE,
     API_KEY_VARIABLE,
+    MAX_TOKENS_VARIABLE,
     PASSWORD_VARIABLE,
     SKILLS_VARIABLE,
+    TEMPERATURE_VARIABLE,
     VOTES_VARIABLE,
     Settings,
 )
@@ -32,16 +34,17 @@ def ui(
     ] = _DEFAULT.port,
     host: Annotated[str, typer.Option(envvar="CLLM_UI_HOST", help="Address that the page listens on.")] = _DEFAULT.host,
     temperature: Annotated[
-        float, typer.Option(envvar="CLLM_UI_TEMPERATURE", min=0, max=2, help="Temperature that the page begins with.")
+        float, typer.Option(envvar=TEMPERATURE_VARIABLE, help="Temperature that the page begins with, 0 to 2.")
     ] = _DEFAULT.temperature,
     max_tokens: Annotated[
-        int, typer.Option(envvar="CLLM_UI_MAX_TOKENS", min=1, help="Longest answer that the page begins with.")
+        int, typer.Option(envvar=MAX_TOKENS_VARIABLE, help="Longest answer that the page begins with, in tokens.")
     ] = _DEFAULT.max_tokens,
     allow_url: Annotated[
         list[str] | None,
         typer.Option(
             envvar=ALLOW_URL_VARIABLE,
-            help="Another server that a side may ask; may be given several times. On the loopback any may be asked.",
+            help="Another server that a side may ask; may be given several times. Without it, a page on the loopback "
+            "may ask any, and other pages none.",
         ),
     ] = None,
     skills: Annotated[

@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import openai
+from pydantic import BaseModel, Field
 
-from ui.answer import Answer, Sampling, WrongModel
+from ui.answer import Answer, Sampling, Usage, WrongModel
 from ui.info import ServerInfo, read_info
 from ui.servers import NO_KEY, Server, is_loopback
 
@@ -24,6 +25,24 @@ CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 300.0  # the longest wait for the next byte: a queue or a long prompt takes time
 MAX_CHARACTERS = 500_000  # of an answer; a server that never ends must not fill the memory
 Message = dict[str, str]
+
+
+class _Delta(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    delta: _Delta
+    finish_reason: str | None = None
+
+
+class _Chunk(BaseModel):
+    """What is read of a chunk; OpenAI's client does not check what it hands on."""
+
+    model: str = Field(min_length=1)
+    system_fingerprint: str | None = None
+    choices: list[_Choice] | None = None
+    usage: Usage | None = None
 
 
 class ChatClient:
@@ -56,25 +75,25 @@ class ChatClient:
 
     async def ask(self, answer: Answer, messages: list[Message]) -> None:
         """Stream the reply to `messages` into `answer`."""
-        target = answer.target
-        request = {"model": target.model, "messages": messages, **_sampled(answer.sampling, target.context)}
+        target, turn = answer.target, answer.turn
+        request = {"model": target.model, "messages": messages, **_sampled(turn.sampling, target.context)}
         begun = time.perf_counter()
         try:
             stream = await self._connection(target.server).chat.completions.create(**request)
             async with stream:
                 async for chunk in stream:
                     _take(answer, chunk, time.perf_counter() - begun)
-                    if len(answer.text) > MAX_CHARACTERS:
+                    if len(turn.text) > MAX_CHARACTERS:
                         break
         except CancelledError:
             answer.end("stopped")
             raise
         except WrongModel as error:
-            answer.text = ""
+            turn.text = ""
             answer.end("failed", f"{error} Its text is not shown.")
         except openai.APIError as error:
             logger.info("%s: %s", target.model, type(error).__name__)
-            answer.end("failed", explain(error, target.server, answer.tokens))
+            answer.end("failed", explain(error, target.server, turn.tokens))
         except ValueError:
             answer.end("failed", "The server sent something that is not a chat completion stream.")
         else:
@@ -143,26 +162,24 @@ def _sampled(sampling: Sampling, context: int | None) -> dict[str, Any]:
     return request
 
 
-def _take(answer: Answer, chunk: Any, at: float) -> None:
-    error = getattr(chunk, "error", None)
-    if error or not getattr(chunk, "model", None):
-        raise ValueError("not a chunk of a chat completion")
+def _take(answer: Answer, received: Any, at: float) -> None:
+    chunk = _Chunk.model_validate(received, from_attributes=True)
     answer.check(chunk.model, chunk.system_fingerprint)
-    for choice in chunk.choices:
+    for choice in chunk.choices or ():
         if choice.delta.content:
             answer.add(choice.delta.content, at)
-        answer.finish_reason = choice.finish_reason or answer.finish_reason
+        answer.turn.finish_reason = choice.finish_reason or answer.turn.finish_reason
     if chunk.usage is not None:
         answer.count(chunk.usage)
 
 
 def _conclude(answer: Answer) -> None:
-    if len(answer.text) > MAX_CHARACTERS:
+    if len(answer.turn.text) > MAX_CHARACTERS:
         answer.end("failed", f"The answer was broken off: it is longer than {MAX_CHARACTERS} characters.")
-    elif answer.finish_reason:
+    elif answer.turn.finish_reason:
         answer.end("done")
     else:
-        answer.end("failed", f"The stream broke off after {answer.tokens} tokens.")
+        answer.end("failed", f"The stream broke off after {answer.turn.tokens} tokens.")
 
 
 def _connect(url: str) -> openai.AsyncOpenAI:

@@ -43,11 +43,12 @@ def _heading(turn: Turn) -> str:
 
 def _facts(turn: Turn) -> str:
     facts = [
+        ("answered as", turn.echoed if turn.echoed != turn.model else ""),
         ("server", turn.server),
         ("state", turn.state),
         ("error", turn.error),
         ("fingerprint", turn.fingerprint),
-        ("system prompt", " ".join(turn.sampling.system.split())),
+        ("system prompt", turn.sampling.system),
         ("temperature", f"{turn.sampling.temperature:g}"),
         ("top_p", f"{turn.sampling.top_p:g}"),
         ("max tokens", turn.sampling.max_tokens),
@@ -57,7 +58,7 @@ def _facts(turn: Turn) -> str:
         ("prompt tokens", turn.prompt_tokens),
         ("answer tokens", turn.tokens),
     ]
-    return "\n".join(f"- {name}: {value}" for name, value in facts if value not in (None, ""))
+    return "\n".join(f"- {name}: {' '.join(str(value).split())}" for name, value in facts if value not in (None, ""))
 
 
 def _fenced(text: str) -> str:

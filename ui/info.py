@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from ui.answer import Target
@@ -32,6 +33,37 @@ class Dial:
     least: float = 0.0
     most: float = 2.0
 
+    def rounded(self, scale: float) -> float:
+        """Return a scale as the server rounds it.
+
+        Raises:
+            ValueError: It is not on the dial, or would be taken for the base model.
+        """
+        if not self.least <= scale <= self.most:
+            raise ValueError(f"Control scale must be from {self.least:g} to {self.most:g}.")
+        rounded = round(scale, _SCALE_DIGITS)
+        if scale and not rounded:
+            raise ValueError(f"Control scale {scale:g} would be rounded to 0, which is the base model.")
+        return rounded
+
+    def model_at(self, scale: float) -> str:
+        """Return the id of the model at a scale of the dial."""
+        scale = self.rounded(scale)
+        if scale == 0:
+            return self.name + BASE_SUFFIX
+        if scale == self.default:
+            return self.name
+        return f"{self.name}@{f'{scale:.{_SCALE_DIGITS}f}'.rstrip('0').rstrip('.')}"
+
+
+class _Card(BaseModel):
+    id: str
+    max_model_len: int | None = None
+
+
+class _Cards(BaseModel):
+    data: list[_Card]
+
 
 @dataclass(frozen=True)
 class ServerInfo:
@@ -50,8 +82,8 @@ class ServerInfo:
         """Whether a model can be asked."""
         return not self.problem
 
-    def at_scale(self, scale: float) -> Target:
-        """Return the model at a control scale.
+    def usable_dial(self) -> Dial:
+        """Return the dial.
 
         Raises:
             ValueError: The server cannot be asked, or has no dial.
@@ -63,14 +95,16 @@ class ServerInfo:
             raise ValueError(
                 f"{self.server.url} has no dial (it lists {listed}): ask it as “Other”, by a model's name."
             )
-        scale = round(scale, _SCALE_DIGITS)
-        if scale == 0:
-            model = self.dial.name + BASE_SUFFIX
-        elif scale == self.dial.default:
-            model = self.dial.name
-        else:
-            model = f"{self.dial.name}@{f'{scale:.{_SCALE_DIGITS}f}'.rstrip('0').rstrip('.')}"
-        return Target(model, self.server, scale, self.context)
+        return self.dial
+
+    def at_scale(self, scale: float) -> Target:
+        """Return the model at a control scale.
+
+        Raises:
+            ValueError: The server cannot be asked, has no dial, or none that goes there.
+        """
+        dial = self.usable_dial()
+        return Target(dial.model_at(scale), self.server, dial.rounded(scale), self.context)
 
 
 def read_info(server: Server, models: Any, control: Any) -> ServerInfo:
@@ -79,10 +113,7 @@ def read_info(server: Server, models: Any, control: Any) -> ServerInfo:
     Raises:
         ValueError: The list of models has another shape than OpenAI's, or the dial another than ours.
     """
-    try:
-        cards = {str(card["id"]): card for card in models["data"]}
-    except (TypeError, KeyError) as error:
-        raise ValueError("not a list of models") from error
+    cards = {card.id: card for card in _Cards.model_validate(models).data}
     name = next((name for name in cards if name + BASE_SUFFIX in cards), None)
     known = ServerInfo(server, models=tuple(cards))
     if name is None or not isinstance(control, dict):
@@ -96,6 +127,6 @@ def read_info(server: Server, models: Any, control: Any) -> ServerInfo:
         models=known.models,
         dial=dial,
         checkpoint=str(control.get("checkpoint") or ""),
-        context=cards[name].get("max_model_len"),
+        context=cards[name].max_model_len,
         report=read_report(control.get("report")),
     )

@@ -106,8 +106,8 @@ class Login:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or ask."""
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+        if scope["type"] != "http":  # the page has no websocket
+            return await send({"type": "websocket.close", "code": 1008})
         request, path = Request(scope, receive), get_route_path(scope)
         if request.method == "POST" and path in ("/login", "/logout"):
             answer = await (self._log_in(request) if path == "/login" else self._log_out(request))

@@ -1,7 +1,7 @@
 """Which servers may be asked: addresses in one spelling, and the allow-list of a page that others can reach.
 
-A page that listens on the loopback serves its own user, who may ask any address. Any other page would let
-strangers reach what its machine can reach, so it asks only the addresses that it was told of.
+A page that listens on the loopback serves its own user, who may ask any address. Any other page, or one behind a
+proxy, would let strangers reach what its machine can reach, so it asks only the addresses that it was told of.
 """
 
 from collections.abc import Iterable

@@ -5,17 +5,24 @@ can carry them.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from ui.servers import NO_KEY, AllowList, clean_url, is_loopback
 
 API_KEY_VARIABLE = "CLLM_API_KEY"
 PASSWORD_VARIABLE = "CLLM_UI_PASSWORD"
+TEMPERATURE_VARIABLE = "CLLM_UI_TEMPERATURE"
+MAX_TOKENS_VARIABLE = "CLLM_UI_MAX_TOKENS"
 ALLOW_URL_VARIABLE = "CLLM_UI_ALLOW_URL"
 SKILLS_VARIABLE = "CLLM_UI_SKILLS"
 VOTES_VARIABLE = "CLLM_UI_VOTES"
+
+
+Number = TypeVar("Number", int, float)
 
 
 def _api_key() -> str:
@@ -36,7 +43,7 @@ class Settings:
         port: TCP port that the page listens on.
         temperature: Sampling temperature that the page begins with.
         max_tokens: Longest answer that the page begins with, in tokens.
-        allow_urls: Other servers that a side may ask; on the loopback any may be.
+        allow_urls: Other servers that a side may ask; if none is named, a page on the loopback may ask any.
         skills: JSONL file of held-out prompts, see `ui.skills`; None for those of the server's report.
         votes: File that votes are written to; None for a page without votes.
         api_key: Key for the server at `api_url`.
@@ -60,6 +67,10 @@ class Settings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "api_url", clean_url(self.api_url, "api_url"))
         object.__setattr__(self, "allow_urls", tuple(clean_url(url, "allow_url") for url in self.allow_urls))
+        if not 0 <= self.temperature <= 2:
+            raise ValueError(f"temperature: {self.temperature} is out of range; allowed: 0 to 2")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens: {self.max_tokens} is out of range; allowed: 1 or more")
         if self.skills is not None and not self.skills.is_file():
             raise ValueError(f"skills: {str(self.skills)!r} is not a file")
         if self.votes is not None and not self.votes.parent.is_dir():
@@ -67,14 +78,17 @@ class Settings:
 
     @property
     def allow_list(self) -> AllowList:
-        """The servers that a side may ask."""
-        return AllowList((self.api_url, *self.allow_urls), everything=is_loopback(self.host))
+        """The servers that a side may ask: those that were named; where none was, a page on the loopback asks any."""
+        return AllowList((self.api_url, *self.allow_urls), everything=is_loopback(self.host) and not self.allow_urls)
 
 
 def mounted_settings(base_url: str) -> Settings:
     """Return the settings of a page that the server at `base_url` mounts: the environment's, without its secrets.
 
     The page listens where the server does, and every visitor brings a key of their own.
+
+    Raises:
+        ValueError: A variable holds a value that is not allowed.
     """
     host = urlsplit(clean_url(base_url, "base_url")).hostname
     urls = os.environ.get(ALLOW_URL_VARIABLE, "").split()
@@ -83,9 +97,19 @@ def mounted_settings(base_url: str) -> Settings:
     return Settings(
         api_url=base_url,
         host=host or Settings.host,
+        temperature=_number(TEMPERATURE_VARIABLE, float, Settings.temperature),
+        max_tokens=_number(MAX_TOKENS_VARIABLE, int, Settings.max_tokens),
         allow_urls=tuple(urls),
         skills=skills,
         votes=votes,
         api_key=NO_KEY,
         password=None,
     )
+
+
+def _number(variable: str, kind: Callable[[str], Number], default: Number) -> Number:
+    text = os.environ.get(variable)
+    try:
+        return kind(text) if text else default
+    except ValueError as error:
+        raise ValueError(f"{variable}: {text!r} is not a number") from error

@@ -45,7 +45,7 @@ class Ballot:
             ValueError: The two turns do not answer the same prompt, or one has no answer.
             OSError: The file cannot be written.
         """
-        if left.prompt != right.prompt or not (left.text and right.text):
+        if left.prompt != right.prompt or not all(turn.text and turn.has_ended for turn in (left, right)):
             raise ValueError("Ask both sides the same prompt and wait for both answers before you vote.")
         vote = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -10,12 +10,11 @@ def text(page: Any, element: str) -> str:
     return page.locator(f"#{element}").inner_text()
 
 
-def has(page: Any, element: str, wanted: str, timeout_s: float = 60) -> None:
+def has(page: Any, element: str, wanted: str) -> None:
     """Wait until an element's text holds this."""
     page.wait_for_function(
         "([id, text]) => document.getElementById(id)?.innerText.includes(text)",
         arg=[element, wanted],
-        timeout=1000 * timeout_s,
     )
 
 

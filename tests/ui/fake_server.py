@@ -18,8 +18,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 Fault = Literal[
-    "", "http_error", "dies", "error_event", "wrong_model", "wrong_scale", "no_finish", "garbage", "html", "redirect"
-]
+    "", "http_error", "dies", "error_event", "wrong_model", "wrong_scale", "no_mark", "no_finish", "garbage",
+    "odd_chunk", "html", "redirect",
+]  # fmt: skip
 
 REPORT: dict[str, Any] = json.loads((Path(__file__).parent / "report.json").read_text())
 
@@ -142,6 +143,9 @@ class FakeServer:
                     if plan.fault == "garbage":
                         yield "data: <html>not JSON</html>\n\n"
                         return
+                    if plan.fault == "odd_chunk":  # JSON of another shape than a chunk's
+                        yield _event({"model": model, "choices": [{"delta": None}]})
+                        return
                 yield self._chunk(model, plan, {"content": piece})
             if plan.fault != "no_finish":
                 yield self._chunk(model, plan, {}, finish_reason="stop")
@@ -162,6 +166,7 @@ class FakeServer:
     ) -> str:
         scale = 0.0 if model.endswith(":base") else float(model.partition("@")[2] or 1)
         scale += plan.fault == "wrong_scale"
+        mark = f"cllm-0123456789ab-s{scale:g}"
         choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
         counted = usage and {"prompt_tokens": 3, "completion_tokens": usage, "total_tokens": 3 + usage}
         return _event(
@@ -170,7 +175,7 @@ class FakeServer:
                 "object": "chat.completion.chunk",
                 "created": 0,
                 "model": "impostor" if plan.fault == "wrong_model" else model,
-                "system_fingerprint": f"cllm-0123456789ab-s{scale:g}" if self.has_dial else None,
+                "system_fingerprint": mark if self.has_dial and plan.fault != "no_mark" else None,
                 "choices": choices,
                 "usage": counted,
             }
@@ -181,7 +186,7 @@ def _event(data: dict[str, Any]) -> str:
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
-def wait_until(condition: Any, timeout_s: float = 30.0) -> None:
+def wait_until(condition: Any, timeout_s: float = 120.0) -> None:
     """Wait for `condition()` to become true, or fail."""
     end = time.monotonic() + timeout_s
     while not condition():

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.browser import chromium, open_page
 from tests.ui.browsing import (
     SLOW,
@@ -71,6 +73,23 @@ def test_each_answer_keeps_the_name_of_its_model(chromium: Any, page_url: str, f
         has(page, "right-title", "Control LLM at scale 1\ndemo")
 
 
+def test_a_number_beyond_the_dial_is_put_right(
+    chromium: Any, page_url: str, fake: FakeServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with open_page(chromium, page_url) as page:
+        ready(page)
+        number = page.locator("#right-scale input[type=number]")
+        for typed, kept_as, model in (("5", "2", "demo@2"), ("", "2", "demo@2"), ("-1", "0", "demo:base")):
+            number.fill(typed)
+            page.keyboard.press("Tab")
+            has(page, "right-title", model)
+            assert number.input_value() == kept_as
+        send(page, "Hello")
+        answered(page, "right")
+    assert {request["model"] for request in fake.requests} == {"demo:base"}
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_one_side_is_stopped_and_the_other_goes_on(chromium: Any, page_url: str, fake: FakeServer) -> None:
     fake.plan("demo:base", pieces=SLOW, hold_after=4)
     right = fake.plan("demo@0.75", pieces=SLOW, hold_after=4)
@@ -111,10 +130,10 @@ def test_a_new_prompt_and_leaving_end_the_answers_under_way(chromium: Any, page_
         wait_until(lambda: sorted(fake.left) == both)
         assert prompts(page, "left") == ["Hello", "Instead"]
         fake.reset()
-        fake.default.pieces, fake.default.hold_after = SLOW, 4
+        fake.default.pieces, fake.default.hold_after = [f"never {piece}" for piece in SLOW], 4
         send(page, "Never answered")
-        has(page, "left-log", "s3")
-        has(page, "right-log", "s3")
+        has(page, "left-log", "never s3")
+        has(page, "right-log", "never s3")
     wait_until(lambda: set(fake.left) == set(both), 60)
 
 

@@ -3,6 +3,7 @@
 The screenshots lie in build/screenshots, to be looked at.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,9 +12,20 @@ from axe_playwright_python.sync_playwright import Axe
 from tests.browser import chromium, open_page, screenshot
 from tests.ui.browsing import answered, choose, has, ready, tab, text
 from tests.ui.fake_server import FakeServer
+from tests.ui.page_server import serve_app
 
 __all__ = ["chromium"]
 GRAVE = ("serious", "critical")
+
+
+@pytest.fixture(scope="module")
+def guarded_url() -> Iterator[str]:
+    from ui.app import create_app
+    from ui.login import Password
+    from ui.settings import Settings
+
+    with serve_app(create_app(Settings(), Password("pa55word"))) as url:
+        yield url
 
 
 def look(page: Any, name: str, width: int) -> None:
@@ -64,6 +76,19 @@ def test_every_tab(chromium: Any, page_url: str, fake: FakeServer, width: int, d
         tab(page, "Report")
         page.wait_for_selector("#plot-alignment svg path")
         look(page, f"report-{width}-{shade}", width)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1600])
+def test_the_login(chromium: Any, guarded_url: str, width: int, dark: bool) -> None:
+    shade = "dark" if dark else "light"
+    with open_page(chromium, guarded_url, width=width, height=850 if width == 400 else 1000, dark=dark) as page:
+        page.wait_for_selector("#secret:focus")
+        look(page, f"login-{width}-{shade}", width)
+        page.keyboard.type("guess")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("[role=alert]")
+        look(page, f"login-refused-{width}-{shade}", width)
 
 
 def test_by_keyboard_alone(chromium: Any, page_url: str, fake: FakeServer) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from tests.browser import chromium, open_page, screenshot
+from tests.browser import chromium, open_page
 from tests.ui.browsing import answered, choose, downloaded, has, kept, ready, send, text
 from tests.ui.fake_server import FakeServer
 from tests.ui.page_server import serve_app, serve_page
@@ -113,7 +113,6 @@ def test_mounted_under_a_path_with_the_visitor_s_key(chromium: Any, fake: FakeSe
     host = FastAPI()
     host.mount("/ui", mount(fake.url))
     with serve_app(host) as url, open_page(chromium, f"{url}/ui/", width=400, height=850) as page:
-        screenshot(page, "login-400")
         page.fill("#secret", "visitor-key")
         page.click("button")
         send(page, "Hello")

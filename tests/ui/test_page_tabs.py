@@ -29,7 +29,7 @@ def test_a_sweep_has_a_row_for_each_scale(chromium: Any, page_url: str, fake: Fa
         ready(page)
         tab(page, "Sweep")
         sweep(page, "What is a fox?", "0, 3")
-        has(page, "sweep-note", "Scales must be from 0 to 2.")
+        has(page, "sweep-note", "Control scale must be from 0 to 2.")
         sweep(page, "What is a fox?", "1.5, 0, .5; 0.75 0")
         rows = page.locator("#sweep-table tbody tr")
         page.wait_for_function("document.querySelectorAll('#sweep-table tr[data-state=done]').length === 2")
@@ -81,7 +81,9 @@ def test_the_report_is_shown_as_numbers_and_plots(chromium: Any, page_url: str, 
         for plot in ("dial", "loss", "weight", "alignment"):
             page.wait_for_selector(f"#plot-{plot} svg path")
             assert page.locator(f"#plot-{plot} svg").first.bounding_box()["width"] > 300
-        assert "Reverse" in page.locator("#plot-dial svg").first.text_content()
+        assert text(page, "plot-dial").split("\n")[-4:] == ["Reverse", "Upper case", "Add", "Foreign"]
+        ticks = page.locator("#plot-weight svg text").all_text_contents()
+        assert [tick for tick in ticks if tick.isdigit()] == ["1", "3", "5", "7"]  # layers, and nothing between them
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ import socket
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from tests.ui.fake_server import REPORT, FakeServer, Fault, wait_until
-from ui.answer import Answer, Sampling, Target
+from ui.answer import Answer, Sampling, Target, Turn, Usage, WrongModel
 from ui.client import ChatClient
 from ui.info import Dial, ServerInfo, read_info
 from ui.servers import Server
@@ -19,10 +20,14 @@ def target(url: str, model: str) -> Target:
     return Target(model, Server(url), scale=0.0 if model.endswith(":base") else 1.0)
 
 
-def ask(url: str, model: str, **sampling: Any) -> Answer:
-    answer = Answer(target(url, model), Sampling(**sampling))
+def answer_to(asked: Target, **sampling: Any) -> Turn:
+    answer = Answer(asked, "hello", Sampling(**sampling))
     asyncio.run(ChatClient().ask(answer, HELLO))
-    return answer
+    return answer.turn
+
+
+def ask(url: str, model: str) -> Turn:
+    return answer_to(target(url, model))
 
 
 def info(url: str, key: str = "none") -> ServerInfo:
@@ -41,34 +46,28 @@ def test_an_answer_carries_text_numbers_and_proof(fake: FakeServer) -> None:
 
 
 def test_the_server_s_count_of_tokens_wins_over_counted_chunks() -> None:
-    answer = Answer(target("http://h/v1", "m"))
+    answer = Answer(target("http://h/v1", "m"), "p", Sampling())
     answer.add("two tokens", 1.0)
     answer.add("and more", 2.0)
-
-    class Usage:
-        prompt_tokens = 7
-        completion_tokens = 5
-
-    assert (answer.tokens, answer.tokens_are_exact, answer.tokens_per_second) == (2, False, 1.0)
-    answer.count(Usage())
-    assert (answer.tokens, answer.tokens_are_exact, answer.tokens_per_second) == (5, True, 4.0)
+    turn = answer.turn
+    assert (turn.tokens, turn.tokens_are_exact, turn.tokens_per_second) == (2, False, 1.0)
+    answer.count(Usage(prompt_tokens=7, completion_tokens=5))
+    assert (turn.tokens, turn.tokens_are_exact, turn.tokens_per_second) == (5, True, 4.0)
 
 
 def test_the_request_is_what_openai_s_clients_send(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "another")
     server = Server(fake.url, "s3cret")
-    answer = Answer(Target("demo:base", server, 0.0), Sampling(temperature=0.5, max_tokens=9))
-    asyncio.run(ChatClient().ask(answer, HELLO))
+    turn = answer_to(Target("demo:base", server, 0.0), temperature=0.5, max_tokens=9)
     common = {"messages": HELLO, "stream": True, "stream_options": {"include_usage": True}}
     assert fake.requests == [{"model": "demo:base", **common, "temperature": 0.5, "max_tokens": 9}]
     assert fake.headers[0]["authorization"] == "Bearer s3cret"
-    assert "s3cret" not in f"{server} {answer} {answer.turn('p')} {ServerInfo(server)}"
+    assert "s3cret" not in f"{server} {turn} {ServerInfo(server)}"
 
 
 def test_a_limit_that_the_context_has_no_room_for_is_left_to_the_server(fake: FakeServer) -> None:
     for limit in (256, 255):
-        answer = Answer(Target("demo", Server(fake.url), 1.0, context=256), Sampling(max_tokens=limit))
-        asyncio.run(ChatClient().ask(answer, HELLO))
+        answer_to(Target("demo", Server(fake.url), 1.0, context=256), max_tokens=limit)
     assert [request.get("max_tokens") for request in fake.requests] == [None, 255]
 
 
@@ -83,7 +82,9 @@ def test_a_limit_that_the_context_has_no_room_for_is_left_to_the_server(fake: Fa
         ("html", "The stream broke off after 0 tokens."),
         ("redirect", "redirects elsewhere, which is not followed."),
         ("wrong_model", "The server answered as “impostor”, but “demo” was asked for. Its text is not shown."),
-        ("wrong_scale", "The fingerprint cllm-0123456789ab-s2 does not belong to “demo”. Its text is not shown."),
+        ("wrong_scale", "The fingerprint “cllm-0123456789ab-s2” does not belong to “demo”. Its text is not shown."),
+        ("no_mark", "The fingerprint “” does not belong to “demo”. Its text is not shown."),
+        ("odd_chunk", "The server sent something that is not a chat completion stream."),
     ],
 )
 def test_each_fault_becomes_a_sentence(fake: FakeServer, fault: Fault, message: str) -> None:
@@ -91,15 +92,23 @@ def test_each_fault_becomes_a_sentence(fake: FakeServer, fault: Fault, message: 
     answer = ask(fake.url, "demo")
     assert answer.state == "failed" and answer.error.endswith(message)
     assert len(fake.requests) == 1
-    if fault.startswith("wrong"):
+    if "Its text is not shown." in message:
         assert answer.text == ""
 
 
 def test_other_servers_may_answer_under_a_longer_name(fake: FakeServer) -> None:
     fake.plan("demo", fault="wrong_model")
-    answer = Answer(Target("demo", Server(fake.url)))
-    asyncio.run(ChatClient().ask(answer, HELLO))
-    assert (answer.state, answer.echoed, answer.turn("p").echoed) == ("done", "impostor", "impostor")
+    answer = answer_to(Target("demo", Server(fake.url)))
+    assert (answer.state, answer.echoed) == ("done", "impostor")
+
+
+def test_one_mark_at_the_beginning_is_enough() -> None:
+    answer = Answer(target("http://h/v1", "demo"), "p", Sampling())
+    answer.check("demo", "cllm-0123456789ab-s1")
+    answer.check("demo", None)
+    with pytest.raises(WrongModel, match="s0.5"):
+        answer.check("demo", "cllm-0123456789ab-s0.5")
+    assert answer.turn.fingerprint == "cllm-0123456789ab-s1"
 
 
 def test_an_endless_answer_is_broken_off(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,14 +139,14 @@ def test_a_refused_connection() -> None:
 def test_cancelling_closes_the_stream(fake: FakeServer) -> None:
     fake.plan("demo", pieces=["x "] * 1000, hold_after=3)
 
-    async def scenario() -> Answer:
-        answer = Answer(target(fake.url, "demo"))
+    async def scenario() -> Turn:
+        answer = Answer(target(fake.url, "demo"), "hello", Sampling())
         task = asyncio.create_task(ChatClient().ask(answer, HELLO))
-        while answer.tokens < 3:
+        while answer.turn.tokens < 3:
             await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.wait({task})
-        return answer
+        return answer.turn
 
     answer = asyncio.run(scenario())
     assert (answer.state, answer.text) == ("stopped", "x x x ")
@@ -149,6 +158,9 @@ def test_info_names_the_models_at_every_scale_and_brings_the_report(fake: FakeSe
     assert known.ready and known.dial == Dial("demo", 1.0, 0.75, 0.0, 2.0) and known.checkpoint == "0123456789ab"
     models = {0: "demo:base", 0.25: "demo@0.25", 1: "demo", 1.5: "demo@1.5", 0.0001: "demo@0.0001"}
     assert {scale: known.at_scale(scale).model for scale in models} == models
+    for scale, message in ((2.5, "from 0 to 2"), (-1, "from 0 to 2"), (0.00001, "would be rounded to 0")):
+        with pytest.raises(ValueError, match=message):
+            known.at_scale(scale)
     assert known.report is not None and len(known.report.examples) == len(REPORT["examples"])
 
 
@@ -176,7 +188,9 @@ def test_a_dial_of_another_shape_is_refused(control: dict[str, Any]) -> None:
         read_info(Server("http://h/v1"), models, control)
 
 
-@pytest.mark.parametrize("models", [None, [], {"data": 3}, {"data": [{}]}, "text"])
+@pytest.mark.parametrize(
+    "models", [None, [], {"data": 3}, {"data": [{}]}, {"data": [{"id": "m", "max_model_len": "long"}]}, "text"]
+)
 def test_a_list_of_models_of_another_shape_is_refused(models: Any) -> None:
-    with pytest.raises(ValueError, match="list of models"):
+    with pytest.raises(ValidationError):
         read_info(Server("http://h/v1"), models, None)

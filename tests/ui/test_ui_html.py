@@ -28,7 +28,7 @@ def report() -> Report:
 
 
 def turn(**changes: Any) -> Turn:
-    facts = {"prompt": "p", "text": "t", "model": "m", "title": "Base model", "server": SERVER.url}
+    facts = {"prompt": "p", "text": "t", "model": "m", "title": "Base model", "server": SERVER.url, "scale": 1.0}
     return Turn(**{**facts, **changes})
 
 
@@ -70,7 +70,8 @@ def test_nothing_from_outside_becomes_markup() -> None:
         transcript.transcript(EVIL, [], hint=EVIL, as_markdown=True),
         transcript.title(EVIL, EVIL, EVIL), pieces.recorded(evil, EVIL), pieces.note(EVIL, is_error=True),
         pieces.status(ServerInfo(SERVER, problem=EVIL)), pieces.facts([(EVIL, EVIL)]), tables.scores(evil),
-        tables.live_skills(skills, [Run(1, {"s": Tally()})]), tables.sweep([(1.0, bad)], 1.0),
+        pieces.legend({EVIL: "#0d9488"}),
+        tables.live_skills(skills, [Run(1, {"s": Tally()})]), tables.sweep([bad], 1.0),
         tables.standings([Standing(EVIL, EVIL, 1, 2, 3)]), login.login_page(EVIL, EVIL, EVIL),
         diff.difference(bad, bad.model_copy(update={"text": EVIL * 2})),
     ]  # fmt: skip

@@ -57,6 +57,12 @@ def test_markdown_fences_hold_any_answer(answer: str) -> None:
         assert f"{fence}text\n{answer}\n{fence}" in shown and fence not in answer
 
 
+def test_markdown_names_what_another_server_called_itself_on_one_line() -> None:
+    shown = as_markdown({"left": [LEFT.model_copy(update={"echoed": "m-2026\n# A heading", "error": "broken\n- off"})]})
+    assert "- answered as: m-2026 # A heading\n" in shown and "- error: broken - off\n" in shown
+    assert "answered as" not in as_markdown({"left": [LEFT.model_copy(update={"echoed": LEFT.model})]})
+
+
 def test_votes_are_kept_in_the_file_and_tallied_whichever_side_a_model_stood_on(tmp_path: Path) -> None:
     ballot = Ballot(tmp_path / "votes.jsonl")
     assert ballot.standings() == []
@@ -74,8 +80,8 @@ def test_votes_are_kept_in_the_file_and_tallied_whichever_side_a_model_stood_on(
     assert stat.S_IMODE(ballot.path.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("change", [{"prompt": "Another?"}, {"text": ""}])
-def test_a_vote_needs_two_answers_to_one_prompt(tmp_path: Path, change: dict[str, str]) -> None:
+@pytest.mark.parametrize("change", [{"prompt": "Another?"}, {"text": ""}, {"state": "streaming"}])
+def test_a_vote_needs_two_whole_answers_to_one_prompt(tmp_path: Path, change: dict[str, str]) -> None:
     ballot = Ballot(tmp_path / "votes.jsonl")
     with pytest.raises(ValueError, match="same prompt"):
         ballot.cast("left", LEFT, RIGHT.model_copy(update=change))

@@ -66,8 +66,11 @@ def test_a_page_that_others_reach_asks_only_what_it_was_told_of(url: str) -> Non
         settings.allow_list.check(url)
 
 
-def test_a_page_on_the_loopback_asks_anything() -> None:
+def test_a_page_on_the_loopback_asks_anything_unless_servers_are_named() -> None:
     assert Settings().allow_list.check("http://elsewhere:1") == "http://elsewhere:1/v1"
+    named = Settings(allow_urls=("http://allowed.example",)).allow_list  # behind a proxy, others can reach it
+    with pytest.raises(ValueError, match="is not allowed"):
+        named.check("http://elsewhere:1")
     assert [is_loopback(h) for h in ("127.0.0.1", "::1", "localhost", "127.9.9.9")] == [True] * 4
     assert [is_loopback(h) for h in ("0.0.0.0", "::", "10.0.0.1", "localhost.evil.com", None)] == [False] * 5
     assert not AllowList((), everything=False).everything
@@ -83,7 +86,27 @@ def test_a_mounted_page_has_no_key_of_its_own(monkeypatch: pytest.MonkeyPatch, t
     assert (settings.api_key, settings.password) == ("none", None)
     assert settings.allow_list.urls == ("http://0.0.0.0:8000/v1", "http://a/v1", "http://b:1/v1")
     assert not settings.allow_list.everything and settings.votes == tmp_path / "votes"
+    monkeypatch.setenv("CLLM_UI_TEMPERATURE", "0.7")
+    monkeypatch.setenv("CLLM_UI_MAX_TOKENS", "64")
+    settings = mounted_settings("http://0.0.0.0:8000/v1")
+    assert (settings.temperature, settings.max_tokens) == (0.7, 64)
+    monkeypatch.delenv("CLLM_UI_ALLOW_URL")
     assert mounted_settings("http://127.0.0.1:8000/v1").allow_list.everything
+    assert not mounted_settings("http://0.0.0.0:8000/v1").allow_list.everything
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [("TEMPERATURE", "warm", "'warm' is not a number"), ("TEMPERATURE", "nan", "nan is out of range"),
+     ("TEMPERATURE", "3", "3.0 is out of range"), ("MAX_TOKENS", "1.5", "'1.5' is not a number"),
+     ("MAX_TOKENS", "0", "0 is out of range")],
+)  # fmt: skip
+def test_numbers_of_the_environment_are_checked(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(f"CLLM_UI_{variable}", value)
+    with pytest.raises(ValueError, match=f"{variable.lower()}: {message}|CLLM_UI_{variable}: {message}"):
+        mounted_settings("http://127.0.0.1:8000/v1")
 
 
 def test_secrets_are_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """The page's small parts: status line, marks under a slider, the card of what full fine-tuning answered, facts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from ui.info import Dial, ServerInfo
@@ -44,6 +44,12 @@ def note(text: str, *, is_error: bool = False) -> str:
 def facts(pairs: Sequence[tuple[str, str]]) -> str:
     """Return names and values."""
     return f'<dl class="facts">{"".join(f"<div><dt>{escape(n)}</dt><dd>{escape(v)}</dd></div>" for n, v in pairs)}</dl>'
+
+
+def legend(colours: Mapping[str, str]) -> str:
+    """Return the names of a plot's lines beside their colours."""
+    lines = "".join(f'<li style="--line-color:{colour}">{escape(name)}</li>' for name, colour in colours.items())
+    return f'<ul class="plot-legend">{lines}</ul>'
 
 
 def recorded(report: Report | None, prompt: str) -> str:

@@ -53,14 +53,14 @@ def live_skills(skills: Sequence[Skill], runs: Sequence[Run]) -> str:
     return _table("Kept and learned", heads, body)
 
 
-def sweep(rows: Sequence[tuple[float, Turn]], recommended: float | None) -> str:
-    """Return a row for each control scale: the answer there, and what it took."""
+def sweep(turns: Sequence[Turn], recommended: float) -> str:
+    """Return a row for each turn, which says its control scale: the answer there, and what it took."""
     body = ""
-    for scale, turn in rows:
-        mark = " <small>recommended</small>" if scale == recommended else ""
+    for turn in turns:
+        mark = " <small>recommended</small>" if turn.scale == recommended else ""
         answer = plain(turn.text) if turn.text else ""
         body += (
-            f'<tr data-state="{turn.state}"><th scope="row">{scale:g}{mark}<code>{escape(turn.model)}</code></th>'
+            f'<tr data-state="{turn.state}"><th scope="row">{turn.scale:g}{mark}<code>{escape(turn.model)}</code></th>'
             f"<td>{answer}{footer(turn)}</td></tr>"
         )
     return _table("Sweep of the dial", ["Scale", "Answer"], body, "sweep")

@@ -54,9 +54,9 @@ def _facts(turn: Turn) -> list[tuple[str, str]]:
     if turn.tokens_per_second is not None:
         facts.append(("speed", f"{turn.tokens_per_second:.1f} tokens/s"))
     if turn.prompt_tokens is not None:
-        facts.append(("prompt", f"{turn.prompt_tokens} tokens"))
+        facts.append(("prompt", _tokens(turn.prompt_tokens)))
     if turn.tokens or turn.state == "done":
-        facts.append(("answer", f"{'' if turn.tokens_are_exact else '≈ '}{turn.tokens} tokens"))
+        facts.append(("answer", f"{'' if turn.tokens_are_exact else '≈ '}{_tokens(turn.tokens)}"))
     if turn.state == "stopped":
         facts.append(("", "stopped"))
     if turn.finish_reason == "length":
@@ -64,6 +64,10 @@ def _facts(turn: Turn) -> list[tuple[str, str]]:
     if turn.fingerprint:
         facts.append(("fingerprint", turn.fingerprint))
     return facts
+
+
+def _tokens(number: int) -> str:
+    return f"{number} token" if number == 1 else f"{number} tokens"
 
 
 def seconds(value: float) -> str:

@@ -68,17 +68,13 @@ class Compare:
         """The components whose values the browser keeps, beside the turns."""
         fields = [self.remember, self.separate, self.markdown, self.differences]
         for pane in self.panes:
-            fields += [*pane.picker.components[:-1], *pane.sampling.components]  # the last holds a key
+            fields += [*pane.picker.fields, *pane.sampling.components]
         return fields
 
     @property
     def greeted(self) -> list[Any]:
         """What `greet` sets."""
-        picked = [
-            part
-            for pane in self.panes
-            for part in (pane.picker.title, pane.picker.ticks, pane.picker.scale, *pane.picker.components)
-        ]
+        picked = [part for pane in self.panes for part in pane.picker.offered]
         return [self.recorded_column, self.recorded, *self.examples.components, *picked]
 
     def wire(self, load: Any, save: Callable[[Any], Any]) -> None:
@@ -180,7 +176,7 @@ class Compare:
         save(pane.again.click(again, inputs, pane.outputs, trigger_mode="multiple", **QUIET))
         pane.stop.click(pane.end, None, None, **QUIET)
         self.markdown.change(
-            lambda markdown, turns: pane.redraw(turns, markdown), [self.markdown, pane.turns], [pane.log], **QUIET
+            lambda markdown, turns: pane.drawn(turns, markdown), [self.markdown, pane.turns], [pane.log], **QUIET
         )
 
     def _ask_both(self, event: Any, save: Callable[[Any], Any]) -> None:

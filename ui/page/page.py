@@ -68,7 +68,7 @@ class Page:
             *self.skills.greeted,
             *self.report.greeted,
         ]
-        own = {self.known, self.placed, self.compare.sent, self.skills.scale, self.skills.runs}
+        own = {self.known, self.placed, self.compare.sent, self.skills.dial.scale, self.skills.runs}
         seen = {*own, *self.compare.remembered, *self._others}
         outputs = list(dict.fromkeys(greeted))
         restored = [*outputs, *self.compare.restorable]
@@ -122,7 +122,7 @@ class Page:
             return status
         if info.dial and not values[self.placed]:
             moves = True
-            sliders = [self.skills.scale, *(pane.picker.scale for pane in self.compare.panes)]
+            sliders = [self.skills.dial.scale, *(pane.picker.scale for pane in self.compare.panes)]
             values = {**values, **dict.fromkeys(sliders, info.dial.recommended)}
         return {
             **status,
@@ -133,4 +133,4 @@ class Page:
         }
 
     async def _leave(self, request: gr.Request) -> None:
-        await self._shared.sessions.stop(session_of(request))
+        await self._shared.sessions.leave(session_of(request))

@@ -32,7 +32,7 @@ class Pane:
         with gr.Column(scale=3, min_width=300, elem_id=f"{key}-pane", elem_classes="pane"):
             self.picker = Picker(key, self.name, source, shared)
             self.sampling = SamplingFields(key, shared.settings)
-            self.log = gr.HTML(self._drawn([], False), elem_id=f"{key}-log", elem_classes="log-holder")
+            self.log = gr.HTML(self.drawn([], False), elem_id=f"{key}-log", elem_classes="log-holder")
             with gr.Row(elem_classes="own-prompt", visible=False) as self.own_row:
                 self.own_prompt = gr.Textbox(
                     show_label=False,
@@ -71,20 +71,19 @@ class Pane:
             sampling = self.sampling.read(values)
         except ValueError as error:
             failed = [*turns, Turn(prompt=prompt, state="failed", error=str(error))]
-            yield {self.log: self._drawn(failed, options.markdown), self.turns: failed}
+            yield {self.log: self.drawn(failed, options.markdown), self.turns: failed}
             return
-        answer = Answer(target, sampling)
+        answer = Answer(target, prompt, sampling)
         messages = conversation(turns if options.remember else [], prompt, sampling.system)
         task = asyncio.create_task(self._shared.client.ask(answer, messages))
         with self._shared.sessions.running(session_of(request), self.key, task):
-            async for _ in redraws(task, lambda: answer.revision, lambda: len(answer.text)):
-                now = [*turns, answer.turn(prompt)]
+            async for _ in redraws(task, lambda: answer.revision, lambda: len(answer.turn.text)):
+                now = [*turns, answer.turn.model_copy()]  # Gradio compares it with the next one
                 # The prompt is kept at once, so that nothing is lost when the page is left.
-                yield {self.log: self._drawn(now, options.markdown), self.turns: now, self.stop: _enabled(True)}
-            if not answer.has_ended:
-                answer.end("stopped")
-            now = [*turns, answer.turn(prompt)]
-            yield {self.log: self._drawn(now, options.markdown), self.turns: now, self.stop: _enabled(False)}
+                yield {self.log: self.drawn(now, options.markdown), self.turns: now, self.stop: _enabled(True)}
+            answer.end("stopped")
+            now = [*turns, answer.turn]
+            yield {self.log: self.drawn(now, options.markdown), self.turns: now, self.stop: _enabled(False)}
 
     async def regenerate(
         self, values: dict[Any, Any], options: "Options", request: gr.Request
@@ -102,13 +101,9 @@ class Pane:
         """Stop this side's answer, and no other."""
         await self._shared.sessions.stop(session_of(request), self.key)
 
-    def redraw(self, turns: list[Turn], markdown: bool) -> str:
-        """The conversation, with or without Markdown."""
-        return self._drawn(turns, markdown)
-
     def emptied(self) -> dict[Any, Any]:
         """A fresh conversation."""
-        return {self.log: self._drawn([], False), self.turns: [], self.stop: _enabled(False)}
+        return {self.log: self.drawn([], False), self.turns: [], self.stop: _enabled(False)}
 
     def saved(self, values: dict[Any, Any]) -> SavedSide:
         """What the browser keeps of this side.
@@ -128,18 +123,16 @@ class Pane:
 
     def restored(self, side: SavedSide, markdown: bool) -> dict[Any, Any]:
         """This side as the browser kept it; an answer that streamed when the page was left has ended."""
-        turns = [
-            turn.model_copy(update={"state": "stopped"}) if turn.state in ("waiting", "streaming") else turn
-            for turn in side.turns
-        ]
+        turns = [turn if turn.has_ended else turn.model_copy(update={"state": "stopped"}) for turn in side.turns]
         return {
             **self.picker.restored(side),
             **self.sampling.restored(side.sampling),
             self.turns: turns,
-            self.log: self._drawn(turns, markdown),
+            self.log: self.drawn(turns, markdown),
         }
 
-    def _drawn(self, turns: list[Turn], markdown: bool) -> str:
+    def drawn(self, turns: list[Turn], markdown: bool) -> str:
+        """The conversation, with or without Markdown."""
         return transcript.transcript(self.name, turns, hint=self.hint, as_markdown=markdown)
 
 

@@ -10,13 +10,13 @@ import gradio as gr
 
 from ui.answer import Target
 from ui.html import pieces, transcript
-from ui.info import Dial, ServerInfo
+from ui.info import ServerInfo
+from ui.page.dial import DialSlider
 from ui.page.shared import QUIET, Shared
 from ui.saved import SavedSide, Source
 from ui.servers import NO_KEY, Server
 
 SOURCES: list[tuple[str, Source]] = [("Base", "base"), ("Dial", "dial"), ("Other", "other")]
-STEP = 0.05
 
 
 class Picker:
@@ -24,14 +24,13 @@ class Picker:
 
     def __init__(self, key: str, name: str, source: Source, shared: Shared) -> None:
         """Lay it out in the Gradio context that is open."""
-        self.name, self._default, self._shared = name, source, shared
+        self.name, self._shared = name, shared
         self.title = gr.HTML(transcript.title(name, "not connected", ""), elem_id=f"{key}-title")
         self.source = gr.Radio(
             SOURCES, value=source, label=f"{name}: who answers", elem_id=f"{key}-source", elem_classes="segments"
         )
         with gr.Column(visible=source == "dial", elem_id=f"{key}-dial", elem_classes="dial") as self.dial_part:
-            self.scale = gr.Slider(0, 2, 1, step=STEP, label="Control scale", buttons=[], elem_id=f"{key}-scale")
-            self.ticks = gr.HTML(pieces.ticks(Dial("")))
+            self.dial = DialSlider(f"{key}-scale")
         with gr.Column(visible=source == "other", elem_id=f"{key}-other", elem_classes="other") as self.other_part:
             with gr.Row():
                 self.url = gr.Textbox(
@@ -60,9 +59,24 @@ class Picker:
         self.server = gr.State(None)  # the other server with its key, once connected
 
     @property
+    def scale(self) -> gr.Slider:
+        """Where the dial stands."""
+        return self.dial.scale
+
+    @property
+    def fields(self) -> list[Any]:
+        """What the browser may keep: no key."""
+        return [self.source, self.scale, self.url, self.model]
+
+    @property
     def components(self) -> list[Any]:
         """What `target` reads."""
-        return [self.source, self.scale, self.url, self.model, self.server]
+        return [*self.fields, self.server]
+
+    @property
+    def offered(self) -> list[Any]:
+        """What `offer` sets."""
+        return [self.title, self.source, self.model, self.server, *self.dial.components]
 
     def wire(self, known: gr.State) -> None:
         """Let the choice show its fields, and the heading name who is asked next."""
@@ -90,7 +104,7 @@ class Picker:
             return self._other(values)
         if info is None:
             raise ValueError("There is no model to ask yet: the server has not answered.")
-        return info.at_scale(0.0 if source == "base" else _number(values[self.scale]))
+        return info.at_scale(0.0 if source == "base" else values[self.scale])
 
     def named(self, values: dict[Any, Any], info: ServerInfo | None) -> dict[Any, Any]:
         """The heading: the title and id of the model that is asked next, or that there is none."""
@@ -111,9 +125,7 @@ class Picker:
             values = {**values, self.source: "other"}
             updates[self.source] = "other"
         else:
-            place = {"value": values[self.scale]} if moves else {}
-            updates[self.scale] = gr.update(minimum=info.dial.least, maximum=info.dial.most, **place)
-            updates[self.ticks] = pieces.ticks(info.dial)
+            updates |= self.dial.offer(info.dial, values[self.scale], moves=moves)
         return {**updates, **self.named(values, info)}
 
     def restored(self, side: SavedSide) -> dict[Any, Any]:
@@ -161,9 +173,3 @@ class Picker:
             self.model: gr.Dropdown(choices=list(info.models), value=chosen),
             self.note: pieces.note(f"Connected to {url}{kept}."),
         }
-
-
-def _number(value: Any) -> float:
-    if not isinstance(value, int | float):
-        raise ValueError("Control scale must be a number.")
-    return float(value)

@@ -3,10 +3,10 @@
 from typing import Any
 
 import gradio as gr
-import pandas as pd
 
 from ui.html import pieces, tables
 from ui.info import ServerInfo
+from ui.page.plot import Plot
 from ui.report import Report
 
 _NONE = '<p class="hint">The server has no training report about this checkpoint.</p>'
@@ -21,55 +21,28 @@ class ReportTab:
         self.facts = gr.HTML(_NONE, elem_id="report-facts")
         self.scores = gr.HTML(elem_id="report-scores")
         with gr.Row(elem_id="plots", elem_classes="plots"):
-            self.dial = _plot("dial", "scale", "score", "skill", "Score of each skill along the dial", "control scale")
-            self.loss = _plot("loss", "step", "value", "term", "Loss during training", "step")
-            self.weight = _plot("weight", "layer", "value", "on", "Weight of the new branch", "layer")
-            self.alignment = _plot("alignment", "layer", "value", "on", "Alignment of the branches (cosine)", "layer")
+            self.dial = Plot("dial", "control scale", "score", "skill", "Score of each skill along the dial")
+            self.loss = Plot("loss", "step", "value", "term", "Loss during training")
+            self.weight = Plot("weight", "layer", "value", "on", "Weight of the new branch")
+            self.alignment = Plot("alignment", "layer", "value", "on", "Alignment of the branches (cosine)")
 
     @property
     def greeted(self) -> list[Any]:
         """What `greet` sets."""
-        return [self.facts, self.scores, self.dial, self.loss, self.weight, self.alignment]
+        plots = (self.dial, self.loss, self.weight, self.alignment)
+        return [self.facts, self.scores, *(part for plot in plots for part in plot.components)]
 
     def greet(self, info: ServerInfo) -> dict[Any, Any]:
         """Show the server's report."""
-        report = info.report
-        if report is None:
-            return {
-                self.facts: _NONE,
-                self.scores: "",
-                **{plot: gr.LinePlot(visible=False) for plot in self.greeted[2:]},
-            }
+        report = info.report or Report()
         return {
-            self.facts: pieces.facts(_facts(info, report)),
-            self.scores: tables.scores(report),
-            self.dial: _filled(_dial(report)),
-            self.loss: _filled(_loss(report)),
-            self.weight: _filled(_layers(report, "weight")),
-            self.alignment: _filled(_layers(report, "alignment")),
+            self.facts: pieces.facts(_facts(info, report)) if info.report else _NONE,
+            self.scores: tables.scores(report) if info.report else "",
+            **self.dial.filled(_dial(report)),
+            **self.loss.filled(_loss(report)),
+            **self.weight.filled(_layers(report, "weight")),
+            **self.alignment.filled(_layers(report, "alignment")),
         }
-
-
-def _plot(key: str, x: str, y: str, color: str, title: str, x_title: str) -> gr.LinePlot:
-    return gr.LinePlot(
-        x=x,
-        y=y,
-        color=color,
-        title=title,
-        x_title=x_title,
-        y_title=" ",
-        color_title="",
-        height=260,
-        min_width=300,
-        buttons=[],
-        visible=False,
-        elem_id=f"plot-{key}",
-        elem_classes="plot",
-    )
-
-
-def _filled(rows: list[dict[str, Any]]) -> gr.LinePlot:
-    return gr.LinePlot(pd.DataFrame(rows), visible=True) if rows else gr.LinePlot(visible=False)
 
 
 def _facts(info: ServerInfo, report: Report) -> list[tuple[str, str]]:
@@ -96,7 +69,7 @@ def _count(number: int) -> str:
 
 def _dial(report: Report) -> list[dict[str, Any]]:
     return [
-        {"scale": point.scale, "score": score, "skill": report.skill(name).title}
+        {"control scale": point.scale, "score": score, "skill": report.skill(name).title}
         for point in report.dial
         for name, score in point.scores.items()
         if score is not None
@@ -115,7 +88,7 @@ def _loss(report: Report) -> list[dict[str, Any]]:
 
 def _layers(report: Report, value: str) -> list[dict[str, Any]]:
     return [
-        {"layer": layer.layer, "value": getattr(layer, f"{value}_{text}"), "on": name}
+        {"layer": str(layer.layer), "value": getattr(layer, f"{value}_{text}"), "on": name}
         for layer in report.training.layers
         for text, name in _LAYERS.items()
         if getattr(layer, f"{value}_{text}") is not None

@@ -9,10 +9,10 @@ from typing import Any
 
 import gradio as gr
 
-from ui.answer import Answer, Sampling
+from ui.answer import Answer, Sampling, Turn
 from ui.html import pieces, tables
-from ui.info import Dial, ServerInfo
-from ui.page.picker import STEP
+from ui.info import ServerInfo
+from ui.page.dial import DialSlider
 from ui.page.shared import QUIET, Shared, session_of
 from ui.page.streaming import redraws
 from ui.report import Skill
@@ -35,8 +35,7 @@ class Skills:
         gr.HTML(f'<p class="lead">{_LEAD}</p>')
         with gr.Row(elem_id="skills-bar"):
             with gr.Column(scale=3, min_width=260, elem_classes="dial"):
-                self.scale = gr.Slider(0, 2, 1, step=STEP, label="Control scale", buttons=[], elem_id="skills-scale")
-                self.ticks = gr.HTML(pieces.ticks(Dial("")))
+                self.dial = DialSlider("skills-scale")
             self.start = gr.Button("Run held-out prompts", variant="primary", min_width=170, elem_id="skills-start")
             self.stop = gr.Button("Stop", min_width=84, elem_id="skills-stop", interactive=False)
         self.note = gr.HTML(elem_id="skills-note")
@@ -46,21 +45,21 @@ class Skills:
     @property
     def greeted(self) -> list[Any]:
         """What `greet` sets."""
-        return [self.scale, self.ticks, self.table]
+        return [*self.dial.components, self.table]
 
     def greet(self, info: ServerInfo, values: dict[Any, Any], *, moves: bool) -> dict[Any, Any]:
         """Show what the server offers; `moves` puts the slider where `values` has it."""
         table = tables.live_skills(self._skills(info), values[self.runs])
         if info.dial is None:
             return {self.table: table}
-        place = {"value": values[self.scale]} if moves else {}
-        slider = gr.update(minimum=info.dial.least, maximum=info.dial.most, **place)
-        return {self.table: table, self.scale: slider, self.ticks: pieces.ticks(info.dial)}
+        return {self.table: table, **self.dial.offer(info.dial, values[self.dial.scale], moves=moves)}
 
     def wire(self) -> None:
         """Connect the buttons."""
         outputs = [self.note, self.table, self.stop, self.runs]
-        self.start.click(self._run, [self._known, self.scale, self.runs], outputs, trigger_mode="multiple", **QUIET)
+        self.start.click(
+            self._run, [self._known, self.dial.scale, self.runs], outputs, trigger_mode="multiple", **QUIET
+        )
         self.stop.click(self._end, None, None, **QUIET)
 
     async def _run(
@@ -71,6 +70,7 @@ class Skills:
         try:
             if info is None:
                 raise ValueError("There is no model to ask yet: the server has not answered.")
+            scale = info.usable_dial().rounded(scale)
             target = info.at_scale(scale)
         except ValueError as error:
             yield {self.note: pieces.note(str(error), is_error=True)}
@@ -82,10 +82,10 @@ class Skills:
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def ask(name: str, prompt: str, expected: str) -> None:
-            answer = Answer(target, Sampling())
+            answer = Answer(target, prompt, Sampling())
             async with gate:
                 await self._shared.client.ask(answer, [{"role": "user", "content": prompt}])
-            work.note(name, answer, expected)
+            work.note(name, answer.turn, expected)
 
         async def ask_all() -> None:
             await asyncio.gather(*(ask(name, q.prompt, q.expected) for name, q in questions))
@@ -119,7 +119,7 @@ class _Work:
     def __init__(self, run: Run) -> None:
         self.run, self.count, self.problem = run, 0, ""
 
-    def note(self, name: str, answer: Answer, expected: str) -> None:
+    def note(self, name: str, answer: Turn, expected: str) -> None:
         """Count an answer; one that failed is neither right nor wrong."""
         tally = self.run.tallies[name]
         self.count += 1

@@ -6,9 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from ui.answer import Answer, Turn
+from ui.answer import Answer
 from ui.html import pieces, tables
-from ui.info import ServerInfo
+from ui.info import Dial, ServerInfo
 from ui.page.pane import conversation
 from ui.page.sampling import SamplingFields
 from ui.page.shared import QUIET, Shared, session_of
@@ -59,35 +59,33 @@ class Sweep:
             if info is None:
                 raise ValueError("There is no model to ask yet: the server has not answered.")
             sampling = self.sampling.read(values)
-            scales = read_scales(values[self.scales], info)
-            answers = [Answer(info.at_scale(scale), sampling) for scale in scales]
+            dial = info.usable_dial()
+            scales = read_scales(values[self.scales], dial)
+            answers = [Answer(info.at_scale(scale), prompt, sampling) for scale in scales]
         except ValueError as error:
             yield {self.note: pieces.note(str(error), is_error=True)}
             return
         messages = conversation([], prompt, sampling.system)
         task = asyncio.create_task(_all(self._shared.client.ask(answer, messages) for answer in answers))
-        recommended = info.dial.recommended if info.dial else None
 
         def view(running: bool) -> dict[Any, Any]:
-            rows: list[tuple[float, Turn]] = [(s, a.turn(prompt)) for s, a in zip(scales, answers, strict=True)]
-            table = tables.sweep(rows, recommended)
+            table = tables.sweep([answer.turn for answer in answers], dial.recommended)
             return {self.note: "", self.table: table, self.stop: gr.Button(interactive=running)}
 
         with self._shared.sessions.running(session_of(request), _PART, task):
             async for _ in redraws(
-                task, lambda: sum(a.revision for a in answers), lambda: sum(len(a.text) for a in answers)
+                task, lambda: sum(a.revision for a in answers), lambda: sum(len(a.turn.text) for a in answers)
             ):
                 yield view(running=True)
             for answer in answers:
-                if not answer.has_ended:
-                    answer.end("stopped")
+                answer.end("stopped")
             yield view(running=False)
 
     async def _end(self, request: gr.Request) -> None:
         await self._shared.sessions.stop(session_of(request), _PART)
 
 
-def read_scales(text: str, info: ServerInfo) -> list[float]:
+def read_scales(text: str, dial: Dial) -> list[float]:
     """Return the scales that a reader typed, each once, in order.
 
     Raises:
@@ -95,12 +93,12 @@ def read_scales(text: str, info: ServerInfo) -> list[float]:
     """
     words = (text or "").replace(";", " ").replace(",", " ").split()
     try:
-        scales = sorted({float(word) for word in words})
-    except ValueError as error:
-        raise ValueError(f"Scales must be numbers with commas between them, such as {DEFAULT_SCALES}.") from error
-    least, most = (info.dial.least, info.dial.most) if info.dial else (0.0, 2.0)
-    if not scales or not all(least <= scale <= most for scale in scales):
-        raise ValueError(f"Scales must be from {least:g} to {most:g}.")
+        numbers = [float(word) for word in words]
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise ValueError(f"Scales must be numbers with commas between them, such as {DEFAULT_SCALES}.")
+    scales = sorted(set(map(dial.rounded, numbers)))
     if len(scales) > MOST_SCALES:
         raise ValueError(f"A sweep takes at most {MOST_SCALES} scales.")
     return scales
