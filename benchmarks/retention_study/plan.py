@@ -145,10 +145,10 @@ def ablation(task: str, base: int, tuned: Tuned) -> Iterator[Setup]:
 
 
 def scarce(task: str, base: int, tuned: Tuned) -> Iterator[Setup]:
-    """Every method with poorer rehearsal: meaningless requests, a small pool, few rehearsed examples an update."""
-    poorer: tuple[dict[str, Any], ...] = ({"source": "random"}, {"pool": 256}, {"rehearsed": 4})
+    """The methods of the smaller study, rehearsing meaningless requests, or few examples an update."""
+    poorer: tuple[dict[str, Any], ...] = ({"source": "random"}, {"rehearsed": 4})
     for change in poorer:
-        for method in METHODS[task]:
+        for method in METHODS["language"]:
             yield recipe(task, base, tuned, method, **change)
 
 

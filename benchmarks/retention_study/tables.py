@@ -219,7 +219,7 @@ def document(results: Results) -> str:
             parts += ["Ablation, one change to the recipe at a time:", main_table({**whole, **changed})]
         poorer = by_set_up(results, [s for base in plan.BASES for s in plan.scarce(task, base, tuned)], tuned)
         if poorer:
-            parts += ["Every method with poorer rehearsal:", main_table(poorer)]
+            parts += ["Poorer rehearsal:", main_table(poorer)]
         if family == task:
             parts += ["Learning rates tried, validation scores of the search base (new / originals):"]
             parts += [rates_table(tuned, results, task)]
