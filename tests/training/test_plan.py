@@ -49,12 +49,10 @@ def planned(recipe: Recipe) -> dict[str, Any]:
 def test_the_recipes_for_8b_are_planned_for_eight_gpus(
     name: str, big: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = {"text": "some text"}
+    text = {"text": "some text " * 10}
     chat = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     (tmp_path / "data.jsonl").write_text(json.dumps(text if name == "cpt-8b" else chat) + "\n")
     monkeypatch.setenv("WORLD_SIZE", "8")
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr("training.run.sft_config", lambda *arguments: None)  # which wants the accelerator to be there
     sources = f"data.sources=[{{path: {tmp_path / 'data.jsonl'}}}]"
     recipe = load(RECIPES / f"{name}.yaml", [f"base.path={big}", sources, "data.max_length=64"])
     found = planned(recipe)
@@ -71,6 +69,8 @@ def test_the_recipes_for_8b_are_planned_for_eight_gpus(
     assert sizes["weights"] == pytest.approx(share / 2**30, abs=0.01)
     assert sizes["optimizer"] == pytest.approx(8 * 8 * (layer + gate) / 8 / 2**30, abs=0.01)
     assert "no weights" in found["base"]
+    if not torch.accelerator.is_available():
+        assert found["machine"].startswith("it can be planned here, not trained: train.sharding = 'fsdp': needs an acc")
 
 
 def test_what_a_gpu_of_80_gib_holds(big: Path) -> None:
@@ -81,6 +81,20 @@ def test_what_a_gpu_of_80_gib_holds(big: Path) -> None:
         assert recipe.data is not None and recipe.data.max_length is not None
         found = memory.estimate(described(recipe), recipe, rows * recipe.data.max_length, 8)
         assert 10 < found.total / memory.GIB < 70
+
+
+def test_zero_2_shares_gradients_and_optimizer_state(big: Path) -> None:
+    fp32 = ["train.precision=fp32", "train.attention=sdpa"]
+    none, zero2 = (
+        memory.estimate(described(recipe), recipe, 64, 8)
+        for recipe in (
+            load(RECIPES / "cpt-8b.yaml", [f"base.path={big}", f"train.sharding={sharding}", *fp32])
+            for sharding in ("none", "zero2")
+        )
+    )
+    assert zero2.weights == none.weights and zero2.activations == none.activations
+    assert zero2.gradients == none.gradients / 8
+    assert zero2.optimizer == 1.5 * none.optimizer / 8  # DeepSpeed optimises a copy of its share
 
 
 def kept_bytes(directory: Path, train: dict[str, Any]) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 The rows stay in Arrow files; memory holds a few numbers for each.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,7 @@ class Corpus:
         starts = np.cumsum([0, *(len(part.rows) for part in parts[:-1])])
         self._used = np.concatenate([start + part.used for start, part in zip(starts, parts, strict=True)])
         self._lengths = np.concatenate([part.lengths for part in parts])
+        self._mean_length = np.average([part.lengths.mean() for part in parts], weights=self._weights)  # of a draw
 
     def rows(self, count: int, batch_size: int, seed: int) -> Dataset:
         """Return the rows of a run in training order, a pure function of the data and these numbers.
@@ -82,10 +84,11 @@ class Corpus:
         """Draw so many documents, or as many as fill so many packed rows whatever the packing."""
         if not self.packing:
             return order.draw(self._sizes, self._weights, count, seed)
-        documents = count
+        wanted = count * self.max_length
+        documents = math.ceil(1.1 * wanted / self._mean_length)
         while True:
             drawn = order.draw(self._sizes, self._weights, documents, seed)
             tokens = np.cumsum(self._lengths[drawn])
-            if tokens[-1] >= count * self.max_length:
-                return drawn[: np.searchsorted(tokens, count * self.max_length) + 1]
+            if tokens[-1] >= wanted:
+                return drawn[: np.searchsorted(tokens, wanted) + 1]
             documents *= 2

@@ -26,9 +26,9 @@ def draw(sizes: Sequence[int], weights: Sequence[float], count: int, seed: int) 
     start = 0
     for number, size in enumerate(sizes):
         places = np.flatnonzero(sources == number)
-        generator = np.random.default_rng([seed, 1 + number])
-        passes = [generator.permutation(size) for _ in range(0, len(places), size)]
-        drawn[places] = start + np.concatenate([*passes, np.empty(0, dtype=np.int64)])[: len(places)]
+        passes = np.tile(np.arange(start, start + size), (-(-len(places) // size), 1))  # one in each row
+        np.random.default_rng([seed, 1 + number]).permuted(passes, axis=1, out=passes)
+        drawn[places] = passes.ravel()[: len(places)]
         start += size
     return drawn
 
