@@ -2,11 +2,13 @@
 
     python benchmarks/training_cost.py [--rounds 10] [--hidden 256] [--threads 1]
 
-Every second layer is dual-branch (lerp), its copy and factor train. All kinds run in one process and take turns, one
-update each a round; figures are medians of CPU time, for wall time on shared cores is not stable. "Plain HF" is what
-one would write with transformers alone: decoder layers run in pairs, outputs blended, the divergence left out; once
-with the frozen weights frozen, once with them merely left out of the optimizer. Memory is counted, not measured from
-outside: weights, gradients and AdamW's state, and every tensor that the backward pass keeps.
+Every second layer is dual-branch (lerp), or the two uppermost ones are; copies and factors train. All kinds run in one
+process and take turns, one update each a round; figures are medians of CPU time, for wall time on shared cores is not
+stable. "Trunk kept" reads what enters the lowest dual-branch layer from the cache, where all batches were put before:
+what that took is printed apart. "Plain HF" is what one would write with transformers alone: decoder layers in pairs,
+outputs blended, the divergence left out; once with the frozen weights frozen, once with them merely left out of the
+optimizer. Memory is counted, not measured from outside: weights, gradients and AdamW's state, and every tensor that the
+backward pass keeps.
 """
 
 import argparse
@@ -17,7 +19,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -27,6 +31,7 @@ from cllm_model.divergence import Divergence
 from cllm_model.expand import expand
 from cllm_model.modeling import ControlLLMForCausalLM
 from training.losses import masked_mean, mean_divergence
+from training.trunk_cache import Documents, States, TrunkCache
 
 Loss = Callable[[Tensor], Tensor]
 LAYERS = 8
@@ -98,30 +103,38 @@ def causal(model: nn.Module) -> Loss:
     return lambda batch: model(input_ids=batch, labels=batch, use_cache=False).loss
 
 
-def with_divergence(model: ControlLLMForCausalLM) -> Loss:
-    """The cross entropy and the divergence loss."""
+def with_divergence(model: ControlLLMForCausalLM, kept: States | None = None) -> Loss:
+    """The cross entropy and the divergence loss; the layers below the expansion run, or their states are read."""
 
     def loss(batch: Tensor) -> Tensor:
-        entropy = model(input_ids=batch, labels=batch, use_cache=False).loss
+        found = {} if kept is None else {"trunk_states": kept.of({"input_ids": batch, "attention_mask": batch >= 0})}
+        entropy = model(input_ids=batch, labels=batch, use_cache=False, **found).loss
         branches, model.model.branches = model.model.branches, {}
         return entropy + masked_mean(mean_divergence(Divergence("mse", 1.0), branches), torch.ones_like(batch))
 
     return loss
 
 
-def kinds(base: Path, scratch: Path) -> dict[str, Kind]:
-    """Everything that is compared, each with weights of its own."""
+def kinds(base: Path, scratch: Path, batches: list[Tensor]) -> dict[str, Kind]:
+    """Everything that is compared, each with weights of its own; the trunk's states of all batches are made here."""
     expand(base, scratch / "dual", LAYERS // 2, "lerp")
+    expand(base, scratch / "upper", [LAYERS - 2, LAYERS - 1], "lerp")
 
     def full() -> LlamaForCausalLM:
         return AutoModelForCausalLM.from_pretrained(base)
 
-    def dual(checkpointing: bool = False) -> ControlLLMForCausalLM:
-        model = ControlLLMForCausalLM.from_pretrained(scratch / "dual")
+    def dual(name: str = "dual", checkpointing: bool = False) -> ControlLLMForCausalLM:
+        model = ControlLLMForCausalLM.from_pretrained(scratch / name)
         model.freeze_pretrained()
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         return model
+
+    def aligned(kept: bool = False, **which: Any) -> Kind:
+        model = dual(**which)
+        model.model.keep_branches = True
+        states = states_of(model, batches, scratch / "trunk") if kept else None
+        return Kind(model, with_divergence(model, states), learning(model))
 
     def plain(freeze: bool) -> tuple[LlamaForCausalLM, list[nn.Parameter]]:
         model = full()
@@ -137,17 +150,30 @@ def kinds(base: Path, scratch: Path) -> dict[str, Kind]:
     def learning(model: nn.Module) -> list[nn.Parameter]:
         return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-    tuned, without, aligned, recomputed = full(), dual(), dual(), dual(checkpointing=True)
-    aligned.model.keep_branches = recomputed.model.keep_branches = True
+    tuned, without = full(), dual()
     frozen, open_ = plain(freeze=True), plain(freeze=False)
     return {
         "full fine-tuning": Kind(tuned, causal(tuned), learning(tuned)),
         "dual": Kind(without, causal(without), learning(without)),
-        "dual, divergence": Kind(aligned, with_divergence(aligned), learning(aligned)),
-        "dual, divergence, checkpointing": Kind(recomputed, with_divergence(recomputed), learning(recomputed)),
+        "dual, divergence": aligned(),
+        "dual, divergence, trunk kept": aligned(kept=True),
+        "dual, divergence, checkpointing": aligned(checkpointing=True),
+        "upper two dual, divergence": aligned(name="upper"),
+        "upper two dual, divergence, trunk kept": aligned(name="upper", kept=True),
         "plain HF dual, frozen": Kind(frozen[0], causal(frozen[0]), frozen[1]),
         "plain HF dual, left out of the optimizer": Kind(open_[0], causal(open_[0]), open_[1]),
     }
+
+
+def states_of(model: ControlLLMForCausalLM, batches: list[Tensor], directory: Path) -> States:
+    """The states of all sequences; says what they took."""
+    start = time.process_time()
+    documents = Documents(batch.numpy().astype(np.int32) for batch in torch.cat(batches))
+    states = TrunkCache(directory, {"data": documents}).open(model, "fp32")["data"]
+    took = (time.process_time() - start) / len(batches)
+    size = sum(file.stat().st_size for file in directory.iterdir()) / 2**20
+    print(f"states below layer {model.model.first_layer}: {took * 1e3:.0f} ms a batch, {size:.1f} MiB in all")
+    return states
 
 
 def main() -> None:
@@ -167,10 +193,10 @@ def main() -> None:
         num_attention_heads=settings.hidden // 32,
         num_key_value_heads=settings.hidden // 32,
     )
+    batches = [torch.randint(config.vocab_size, (8, 128)) for _ in range(settings.rounds + 1)]
     with tempfile.TemporaryDirectory() as directory:
         LlamaForCausalLM(config).save_pretrained(Path(directory, "base"))
-        compared = kinds(Path(directory, "base"), Path(directory))
-    batches = [torch.randint(config.vocab_size, (8, 128)) for _ in range(settings.rounds + 1)]
+        compared = kinds(Path(directory, "base"), Path(directory), batches)
     for number, batch in enumerate(batches):
         for kind in compared.values():
             kind.update(batch)

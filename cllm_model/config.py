@@ -76,6 +76,11 @@ class Expansion:
         """Number of layers that the expanded model has beyond its base's."""
         return len(self.stacked_layers)
 
+    @property
+    def first_layer(self) -> int:
+        """Index of the lowest layer that is dual-branch or stacked; what enters it is the base's, at every scale."""
+        return min((*self.expanded_layers, *self.stacked_layers))
+
     def base_index(self, layer: int) -> int:
         """Return the base's index of a layer; for a stacked layer, that of the layer it was copied from."""
         return layer - sum(stacked <= layer for stacked in self.stacked_layers)

@@ -110,6 +110,7 @@ class ControlLLMModel(ControlLLMPreTrainedModel):
         layers = config.num_hidden_layers
         self.expanded_layers = dual.expanded_layers
         self.stacked_layers = frozenset(dual.stacked_layers)
+        self.first_layer = dual.first_layer
         # the expanded branch j of the model keeps its keys and values behind those of all layers
         cache_idx = {layer: layers + j for j, layer in enumerate(self.expanded_layers)}
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
@@ -137,6 +138,7 @@ class ControlLLMModel(ControlLLMPreTrainedModel):
         use_cache: bool | None = None,
         control_scale: float | Tensor | None = None,
         output_hidden_states: bool = False,
+        trunk_states: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Return the hidden states after the final norm, (B, T, H).
@@ -149,18 +151,25 @@ class ControlLLMModel(ControlLLMPreTrainedModel):
             inputs_embeds: Embedded tokens, (B, T, H).
             use_cache: Return keys and values for the next call.
             control_scale: One scale, or a (B,) tensor; `self.control_scale` by default.
-            output_hidden_states: Also return the input of each layer and the final output.
+            output_hidden_states: Also return the input of each layer that is run and the final output.
+            trunk_states: What enters the lowest layer that the expansion changed, (B, T, H), where it is known already:
+                the layers below are not run, and `input_ids` are not looked at.
             kwargs: Passed on to the attention implementation.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
         if kwargs.pop("output_attentions", None):
             raise ValueError("output_attentions: not supported; a dual-branch layer has two attention maps")
-        if inputs_embeds is None:
-            inputs_embeds = self.embed_tokens(input_ids)
-        scale = self._scale(self.control_scale if control_scale is None else control_scale, inputs_embeds)
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
+        start = 0
+        if trunk_states is not None:
+            if use_cache or past_key_values is not None:
+                raise ValueError("trunk_states: the layers below leave no keys and values; use_cache must be False")
+            start, inputs_embeds = self.first_layer, trunk_states
+        elif (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        elif inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        scale = self._scale(self.control_scale if control_scale is None else control_scale, inputs_embeds)
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         if past_key_values is not None:
@@ -189,7 +198,8 @@ class ControlLLMModel(ControlLLMPreTrainedModel):
         hidden_states = inputs_embeds  # (B, T, H)
         all_hidden_states: list[Tensor] = []
         self.branches = {}
-        for i, layer in enumerate(self.layers):
+        for i in range(start, len(self.layers)):
+            layer = self.layers[i]
             all_hidden_states.append(hidden_states)
             kwargs["attention_mask"] = masks[self.layer_types[i]]
             if isinstance(layer, DualBranchLayer):

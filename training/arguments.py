@@ -6,7 +6,7 @@ import torch
 from trl import SFTConfig
 
 from training import processes
-from training.distributed import fsdp_arguments
+from training.distributed import sharding_arguments
 from training.recipe import RecipeError, Train
 
 _SCHEDULES = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}
@@ -42,6 +42,8 @@ def sft_config(
     Raises:
         RecipeError: The section does not fit the machine or the number of processes.
     """
+    # As a share of the first one: an optimizer of DeepSpeed's does not tell its learning rate.
+    final = train.final_learning_rate / train.learning_rate
     return SFTConfig(
         output_dir=str(directory),
         max_steps=train.steps,
@@ -49,7 +51,7 @@ def sft_config(
         gradient_accumulation_steps=train.accumulation,
         learning_rate=train.learning_rate,
         lr_scheduler_type=_SCHEDULES[train.schedule],
-        lr_scheduler_kwargs={"min_lr": train.final_learning_rate} if train.schedule == "cosine" else None,
+        lr_scheduler_kwargs={"min_lr_rate": final} if train.schedule == "cosine" else None,
         warmup_steps=train.warmup_steps,
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
@@ -73,5 +75,5 @@ def sft_config(
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
-        **fsdp_arguments(train),
+        **sharding_arguments(train),
     )

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from accelerate import Accelerator
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,11 @@ def save_tensors(tensors: Mapping[str, Tensor], directory: Path) -> None:
     """Write tensors as transformers' trainer reads them."""
     directory.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, directory / _WEIGHTS, {"format": "pt"})
+
+
+def load_tensors(checkpoint: Path) -> dict[str, Tensor]:
+    """Read what `save_tensors` wrote."""
+    return load_file(checkpoint / _WEIGHTS)
 
 
 @contextmanager
@@ -84,14 +89,14 @@ def _whole(directory: Path) -> bool:
         return False
 
 
-def step_of(checkpoint: Path) -> int:
+def _step_of(checkpoint: Path) -> int:
     """The number of updates that led to a checkpoint."""
     return int(checkpoint.name.removeprefix(_PREFIX))
 
 
 def _all(directory: Path) -> list[Path]:
     found = [path for path in directory.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit()]
-    return sorted(found, key=step_of)
+    return sorted(found, key=_step_of)
 
 
 def newest(directory: Path, processes: int) -> Path | None:

@@ -12,8 +12,9 @@ In bytes, p being 4 (fp32) or 2 (bf16):
   pieces, of 32,768 tokens of the vocabulary.
 
 H is the hidden size, I the intermediate size, Q and K the widths of queries and of keys, V the vocabulary. With FSDP
-weights, gradients and optimizer are divided by the number of processes, and one layer is held whole. What fragments,
-communicates or belongs to the runtime comes on top.
+weights, gradients and optimizer are divided by the number of processes, and one layer is held whole; with ZeRO 2
+gradients and optimizer are, which has a copy of what trains, 4 more. What fragments, communicates or belongs to the
+runtime comes on top.
 """
 
 from dataclasses import dataclass
@@ -56,17 +57,19 @@ def estimate(model: PreTrainedModel, recipe: Recipe, tokens: int, processes: int
     width = 2 if train.precision == "bf16" else 4
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     frozen = sum(parameter.numel() for parameter in model.parameters()) - trained
-    shares = processes if train.sharding == "fsdp" else 1
+    shares = processes if train.sharding != "none" else 1
+    weight_shares = processes if train.sharding == "fsdp" else 1
     largest = max(sum(parameter.numel() for parameter in unit.parameters()) for unit in units(model))
-    whole = largest * width if shares > 1 else 0
+    whole = largest * width if weight_shares > 1 else 0
+    copied = 4 if train.sharding == "zero2" else 0
     rehearsed = 0
     if recipe.rehearsal is not None:
         sequences = recipe.rehearsal.batch_size / train.accumulation / processes
         rehearsed = round(sequences * recipe.rehearsal.max_tokens)
     return Memory(
-        weights=(4 * trained + width * frozen) / shares + whole,
+        weights=(4 * trained + width * frozen) / weight_shares + whole,
         gradients=4 * trained / shares,
-        optimizer=8 * trained / shares,
+        optimizer=(8 + copied) * trained / shares,
         activations=kept(model, train) * (tokens + rehearsed),
         logits=3 * 4 * model.config.vocab_size * rehearsed + 2 * 4 * min(32_768, model.config.vocab_size) * tokens,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerState
@@ -13,6 +14,7 @@ from training import checkpoints, distributed, precision, processes
 from training.arguments import sft_config
 from training.recipe import ControlTrain, Recipe, Rehearsal, Train
 from training.trainer import ControlTrainer, RehearsalPool
+from training.trunk_cache import TrunkCache, WithStates
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Terms:
         return cls(loss, chosen.positions, recipe.rehearsal, pool)
 
 
+@distributed.environment_kept()
 def optimise(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -48,6 +51,7 @@ def optimise(
     directory: Path,
     terms: Terms = Terms(),  # noqa: B008 - frozen
     callbacks: Sequence[TrainerCallback] = (),
+    trunk: TrunkCache | None = None,
 ) -> tuple[PreTrainedModel, TrainerState]:
     """Train what requires a gradient in a model; its parameters end in the types that they had.
 
@@ -60,6 +64,7 @@ def optimise(
         directory: Of checkpoints; the newest whole one in it is where training goes on.
         terms: What is added to the loss.
         callbacks: Of transformers.
+        trunk: What the frozen layers make of the rows (`data`), of rehearsed sequences (`rehearsal`), or of both.
 
     Returns:
         The model, another object if it was sharded, and what the trainer knows of the training.
@@ -75,6 +80,10 @@ def optimise(
         precision.trained_in_fp32(model)
     attention = model.config._attn_implementation
     model.set_attn_implementation(train.attention)
+    states = {} if trunk is None else trunk.open(model, train.precision)
+    pool = terms.pool
+    if pool is not None and "rehearsal" in states:
+        pool = WithStates(pool.batch, states["rehearsal"])
     if train.compile:
         precision.compile_layers(model)
     control = train if isinstance(train, ControlTrain) else ControlTrain()
@@ -84,7 +93,7 @@ def optimise(
         model=model,
         divergence=terms.divergence,
         rehearsal=terms.rehearsal,
-        pool=terms.pool,
+        pool=pool,
         gate_learning_rate=control.gate_learning_rate,
         positions=terms.positions,
         keep=control.keep,
@@ -93,16 +102,19 @@ def optimise(
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
+    if "data" in states:
+        trainer.data_collator = WithStates(trainer.data_collator, states["data"])
     trainer.fit(checkpoints.newest(directory, processes.count()))
     if train.compile:
         precision.run_uncompiled(model)
-    if train.sharding == "fsdp":
-        model = distributed.whole(model)
+    model = distributed.whole(model)
     model.set_attn_implementation(attention)
     if isinstance(model, ControlLLMForCausalLM):
         model.model.keep_branches = False
     for name, parameter in model.named_parameters():
-        parameter.data = parameter.data.to(types[name])
+        # A copy of what trained: DeepSpeed's are views of one buffer.
+        parameter.data = parameter.data.to(types[name], copy=parameter.requires_grad)
         parameter.grad = None
     trainer.accelerator.free_memory()
-    return model, trainer.state
+    placed: Any = model
+    return placed.to(processes.device()), trainer.state

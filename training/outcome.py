@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from training.measure import Measure
 from training.methods import trainable_parameters
 from training.parity import Parity
 from training.recipe import FileSkill, Recipe, SkillName
+from training.trunk import Choice
 
 Skills = dict[str, list[data.Chat]]
 """Name of a skill -> prompts to score it by; the new one last."""
@@ -75,6 +76,7 @@ class Trained:
         facts: What was learned from.
         texts: Token ids of some of it.
         samples: Some of what is rehearsed.
+        trunk: Source of sequences -> whether the states below the expansion were cached.
         others: Baseline -> its model, and what is to be said of it.
     """
 
@@ -87,6 +89,7 @@ class Trained:
     facts: dict[str, Any]
     texts: list[list[int]]
     samples: list[str]
+    trunk: dict[str, Choice]
     others: dict[str, tuple[PreTrainedModel, dict[str, Any]]]
 
 
@@ -225,6 +228,7 @@ def report_of(
             base_loss_curve=trained.base_log,
             layers=measured.layers,
             rehearsal_samples=trained.samples,
+            trunk_cache={name: report.TrunkCacheReport(**asdict(choice)) for name, choice in trained.trunk.items()},
             full_fine_tuning=facts.pop("full_fine_tuning", None),
             baselines=facts,
             checks=[report.CheckReport(step=check.step, scores=check.scores) for check in checks_of(history)],

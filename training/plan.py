@@ -1,4 +1,4 @@
-"""What `--dry-run` prints: the recipe, what trains, steps, memory, data. The base needs no weights for it."""
+"""What `--dry-run` prints: the recipe, what trains, steps, memory, data. It needs no weights, and no accelerator."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -8,20 +8,17 @@ from typing import Any
 
 import torch
 import yaml
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from cllm_model import checkpoint
-from cllm_model.config import ControlLLMConfig, Expansion
-from cllm_model.families import FAMILIES
 from cllm_model.modeling import ControlLLMForCausalLM
-from cllm_model.placement import choose_sites, place
-from training import data, material, memory, processes, sequential
+from training import data, machine, material, memory, processes, sequential, trunk
+from training.architecture import base_config, expanded_config
 from training.arguments import micro_batch
-from training.base import made_config
 from training.methods import trainable_parameters
-from training.recipe import Recipe
+from training.recipe import Recipe, RecipeError
 from training.run import prepare
 from training.tokenizer import character_tokenizer
+from training.trunk_cache import Documents, Visits, documents_of
 
 
 def plan(recipe: Recipe, resume: bool = False) -> Iterator[str]:
@@ -36,7 +33,7 @@ def plan(recipe: Recipe, resume: bool = False) -> Iterator[str]:
         recipe = sequential.resolved(recipe)
     prepare(recipe, resume)
     model = described(recipe)
-    tokens, facts = _data(recipe)
+    tokens, facts, visits = _data(recipe)
     train = recipe.train
     trained, whole = trainable_parameters(model), sum(parameter.numel() for parameter in model.parameters())
     estimate = memory.estimate(model, recipe, tokens, processes.count())
@@ -54,45 +51,29 @@ def plan(recipe: Recipe, resume: bool = False) -> Iterator[str]:
         "memory_gib_per_device": {
             name: round(value / memory.GIB, 3) for name, value in (asdict(estimate) | {"total": estimate.total}).items()
         },
+        "trunk_cache": _trunk(model, recipe, visits),
         "data": facts,
     }
     if not has_weights:
         found["base"] = "config.json only, no weights: it can be planned with, not trained"
+    try:
+        machine.check(recipe)
+    except RecipeError as error:
+        found["machine"] = f"it can be planned here, not trained: {error}"
     yield yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     yield "---\n# memory is an estimate, see training/memory.py for its formula"
     yield yaml.safe_dump(found, sort_keys=False, width=1000)
 
 
-def described(recipe: Recipe) -> PreTrainedModel:
+def described(recipe: Recipe) -> ControlLLMForCausalLM:
     """The model that a recipe trains, without its numbers; `requires_grad` says what trains."""
-    config = base_config(recipe)
-    if recipe.base.sequential == "continue":
-        expanded = config
-    else:
-        plain = config.base_config() if isinstance(config, ControlLLMConfig) else config
-        chosen = recipe.expansion
-        sites = chosen.layers if chosen.at is None else chosen.at
-        assert sites is not None
-        dual, stacked = place(chosen.kind, choose_sites(sites, plain.num_hidden_layers))
-        expansion = Expansion(
-            dual, chosen.method, chosen.kind, stacked, chosen.initial_factor, chosen.freeze_factor, chosen.norm_alpha
-        )
-        expanded = ControlLLMConfig.from_base(plain, expansion)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(expanded)
+        model = AutoModelForCausalLM.from_config(expanded_config(recipe))
     assert isinstance(model, ControlLLMForCausalLM)
     model.freeze_pretrained()
     if recipe.train.freeze_interpolators:
         model.freeze_interpolators()
     return model
-
-
-def base_config(recipe: Recipe) -> PreTrainedConfig:
-    """The configuration of the base; of one made here, that of the model to be made."""
-    if recipe.base.path is None:
-        assert recipe.base.make is not None
-        return made_config(recipe.base.make, character_tokenizer(recipe.base.make.context))
-    return checkpoint.read_config(recipe.base.path, (*checkpoint.CONTROL_LLM_TYPES, *FAMILIES))
 
 
 def _tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
@@ -102,22 +83,30 @@ def _tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     return data.load_tokenizer(recipe.base.path, None if recipe.data is None else recipe.data.chat_template)
 
 
-def _data(recipe: Recipe) -> tuple[int, list[str]]:
-    """The most tokens of a micro-batch, and what is learned from, in lines."""
+def _data(recipe: Recipe) -> tuple[int, list[str], Visits]:
+    """The most tokens of a micro-batch, what is learned from, in lines, and how often it is gone through."""
     train, context = recipe.train, base_config(recipe).max_position_embeddings
-    if recipe.sources is None:
-        with TemporaryDirectory() as cache:
-            rows, _ = material.rows(recipe, train, context, _tokenizer(recipe), Path(cache))
-        longest = max(len(row) for row in rows["input_ids"])
-        return longest * micro_batch(train), [f"{recipe.new}: generated, {len(rows):,} examples"]
     with TemporaryDirectory() as cache:
+        if recipe.sources is None:
+            rows, _ = material.rows(recipe, train, context, _tokenizer(recipe), Path(cache))
+            longest = max(len(row) for row in rows["input_ids"])
+            line = f"{recipe.new}: generated, {len(rows):,} examples"
+            return longest * micro_batch(train), [line], Documents(documents_of(rows)).visits
         corpus = data.load(recipe.sources, _tokenizer(recipe), context, Path(cache))
         passes = corpus.passes(train.steps * train.batch_size, recipe.seed)
-        lines = [
-            f"{data.describe(facts)}; gone through {times:.2f} times"
-            for facts, times in zip(corpus.facts, passes, strict=True)
-        ]
-        return corpus.max_length * micro_batch(train), lines
+        counted = list(zip(corpus.facts, passes, strict=True))
+        lines = [f"{data.describe(facts)}; gone through {times:.2f} times" for facts, times in counted]
+        visits = Visits.of((facts.tokens, times) for facts, times in counted)
+        return corpus.max_length * micro_batch(train), lines, visits
+
+
+def _trunk(model: ControlLLMForCausalLM, recipe: Recipe, learned: Visits) -> dict[str, str]:
+    """What would be kept of the layers below the expansion; what is rehearsed has at most so many tokens."""
+    sources = {"data": learned}
+    if (settings := recipe.rehearsal) is not None:
+        times = recipe.train.steps * settings.batch_size / settings.sequences
+        sources["rehearsal"] = Visits(settings.sequences * settings.max_tokens, times)
+    return {name: str(choice) for name, choice in trunk.choose(model, recipe, sources, recipe.output).items()}
 
 
 def shown_rows(recipe: Recipe, count: int) -> Iterator[str]:

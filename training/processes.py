@@ -17,9 +17,20 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """Which of them this one is, from 0 on."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_first() -> bool:
     """Whether this one writes."""
-    return os.environ.get("RANK", "0") == "0"
+    return rank() == 0
+
+
+def device() -> torch.device:
+    """Where this one computes."""
+    found: torch.device = _state().device
+    return found
 
 
 def wait() -> None:

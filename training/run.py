@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -19,11 +20,23 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from cllm_model import checkpoint
 from cllm_model.config import ControlLLMConfig
 from cllm_model.expand import extract
-from cllm_model.families import FAMILIES
 from cllm_model.modeling import ControlLLMForCausalLM
 from cllm_model.placement import choose_sites
-from training import baselines, data, material, outcome, parity, processes, rehearsal, report, sequential, skills
-from training.arguments import sft_config
+from training import (
+    baselines,
+    data,
+    machine,
+    material,
+    outcome,
+    parity,
+    processes,
+    rehearsal,
+    report,
+    sequential,
+    skills,
+    trunk,
+)
+from training.architecture import base_config
 from training.base import make_base
 from training.evaluation import SkillChecks, read_suite, skill_scores
 from training.evaluation.generation import padding
@@ -31,6 +44,7 @@ from training.methods import Control, Method
 from training.optimise import Terms, optimise
 from training.recipe import Recipe, RecipeError, Train
 from training.report.page import write_html
+from training.trunk_cache import Documents, TrunkCache, Visits, documents_of
 from training.unfinished import check, unfinished
 
 log = logging.getLogger(__name__)
@@ -46,10 +60,11 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
         resume: Go on with an unfinished run of the same recipe, if there is one.
 
     Raises:
-        RecipeError: the recipe does not fit what is on disk.
+        RecipeError: the recipe does not fit what is on disk, or this machine.
         DataError: a data file cannot be used.
     """
     recipe = sequential.resolved(recipe)
+    machine.check(recipe)
     tests = prepare(recipe, resume)
     model, page = recipe.output / "model", recipe.output / "report.json"
     started = time.monotonic()
@@ -90,9 +105,9 @@ def prepare(recipe: Recipe, resume: bool = False) -> outcome.Skills:
                 choose_sites(baseline.at, _depth(recipe))
         except ValueError as error:
             raise RecipeError(f"baselines.others.{name}: {error}") from error
+    trunk.check(recipe)
     if recipe.rehearsal is not None and recipe.rehearsal.file is not None:
         rehearsal.read_prompts(recipe.rehearsal.file)
-    sft_config(recipe.train, recipe.seed, recipe.output)
     for suite in recipe.evaluation.suites:
         read_suite(suite)
     for example in recipe.examples:
@@ -106,10 +121,7 @@ def prepare(recipe: Recipe, resume: bool = False) -> outcome.Skills:
 
 def _depth(recipe: Recipe) -> int:
     """The number of layers of what is expanded."""
-    if recipe.base.make is not None:
-        return recipe.base.make.layers
-    assert recipe.base.path is not None
-    config = checkpoint.read_config(recipe.base.path, (*checkpoint.CONTROL_LLM_TYPES, *FAMILIES))
+    config = base_config(recipe)
     return (config.base_config() if isinstance(config, ControlLLMConfig) else config).num_hidden_layers
 
 
@@ -157,13 +169,18 @@ class Stages:
         terms = Terms.of(recipe, pool)
         checks = self._checks(model, tokenizer)
         callbacks = [] if checks is None else [checks]
+        kept, choices = self._trunk(model, rows, facts, pool)
         checkpoints = self.directory / "checkpoints"
         with self.stage("train"):
-            model, state = optimise(model, tokenizer, rows, recipe.train, recipe.seed, checkpoints, terms, callbacks)
+            model, state = optimise(
+                model, tokenizer, rows, recipe.train, recipe.seed, checkpoints, terms, callbacks, kept
+            )
         best_step = None if checks is None else checks.restore(model, state)
         others = self._baselines(base, tokenizer, terms, model)
         texts = [row["input_ids"] for row in rows.select(range(min(4, len(rows))))]
-        return outcome.Trained(base, base_log, tokenizer, model, state, best_step, facts, texts, samples, others)
+        return outcome.Trained(
+            base, base_log, tokenizer, model, state, best_step, facts, texts, samples, choices, others
+        )
 
     def _base(self) -> tuple[Path, Method, list[dict[str, float]]]:
         recipe, made = self.recipe, self.recipe.base.make
@@ -195,6 +212,24 @@ class Stages:
                 rehearsal.build(loaded(base), tokenizer, settings, recipe.seed, file)
         parts = recipe.train.accumulation * processes.count()
         return rehearsal.Pool(file, settings.batch_size, parts, padding(tokenizer), recipe.seed)
+
+    def _trunk(
+        self, model: PreTrainedModel, rows: Dataset, facts: dict[str, Any], pool: rehearsal.Pool | None
+    ) -> tuple[TrunkCache, dict[str, trunk.Choice]]:
+        """Which states of the frozen layers below the expansion are kept, and why."""
+        recipe, settings = self.recipe, self.recipe.rehearsal
+        assert isinstance(model, ControlLLMForCausalLM)
+        documents = {"data": Documents(documents_of(rows))}
+        # Rows from files may be too many to go through them only to count.
+        counted = [(part["tokens"], part["passes"]) for part in facts.get("sources", [])]
+        visits = {"data": Visits.of(counted) if counted else documents["data"].visits}
+        if pool is not None and settings is not None:
+            documents["rehearsal"] = Documents(np.array(pool.tokens(i), np.int32) for i in range(len(pool)))
+            times = recipe.train.steps * settings.batch_size / len(pool)
+            visits["rehearsal"] = Visits(pool.offsets[-1], times)
+        choices = trunk.settle(model, recipe, visits, self.directory)
+        kept = {name: source for name, source in documents.items() if choices[name].cached}
+        return TrunkCache(self.directory / "trunk", kept), choices
 
     def _checks(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> SkillChecks | None:
         settings, during = self.recipe.evaluation, self.recipe.evaluation.during

@@ -100,12 +100,17 @@ class ControlTrainer(SFTTrainer):
         self.add_callback(progress())
 
     def fit(self, resume: Path | None = None) -> None:
-        """Train, from a checkpoint on if one is given; nothing is left to train behind that of the last update."""
-        if resume is None or checkpoints.step_of(resume) < self.args.max_steps:
-            self.train(resume_from_checkpoint=None if resume is None else str(resume))
+        """Train, from a checkpoint on if one is given; behind that of the last update nothing is left to train."""
+        if resume is None:
+            self.train()
             return
-        self._load_from_checkpoint(str(resume))
-        self.state = TrainerState.load_from_json(str(resume / TRAINER_STATE_NAME))
+        state = TrainerState.load_from_json(str(resume / TRAINER_STATE_NAME))
+        if not state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+            self.train(resume_from_checkpoint=str(resume))
+            return
+        assert self.model is not None  # neither sharded nor wrapped, which transformers' own loading counts on
+        self._issue_warnings_after_load(self.model.load_state_dict(checkpoints.load_tensors(resume), strict=False))
+        self.state = state
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -157,7 +162,7 @@ class ControlTrainer(SFTTrainer):
         """The rehearsal terms of one rehearsed micro-batch."""
         assert self.rehearsal is not None
         tokens = losses.tokens_of(batch)
-        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "trunk_states") if name in batch}
         logits = model(**inputs, use_cache=False).logits  # (B, T, V)
         kl = self._mean("kl", losses.pool_kl(batch, logits), tokens, _REHEARSED)
         branches = self._take_branches(self.dual) if self.dual is not None else {}
@@ -248,6 +253,10 @@ class ControlTrainer(SFTTrainer):
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         done: tuple[int, int] = super()._init_training_state(*args, **kwargs)
+        if self.args.gradient_checkpointing:
+            # What reentrant checkpoints need, which ours are not, sends gradients through the frozen layers below.
+            model: Any = self.model
+            model.disable_input_require_grads()
         # TRL counts from 0 again when it resumes. Checkpoints are written where the log ends.
         seen = (entry["num_tokens"] for entry in reversed(self.state.log_history) if "num_tokens" in entry)
         self._total_train_tokens = int(next(seen, 0))

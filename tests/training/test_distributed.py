@@ -1,6 +1,7 @@
 """Two processes give what one gives: with DDP through the trainer, and with the plan of FSDP2 on a CPU mesh."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,9 @@ from cllm_model.modeling import ControlLLMForCausalLM
 from tests.forked import rank_of, run_all
 from tests.serving import free_port
 from tests.tiny_training import disturb, expanded, trainer, write_base
+from training import checkpoints, precision
 from training.arguments import sft_config
-from training.distributed import fsdp_arguments, shard, tell_plan, units, whole
+from training.distributed import environment_kept, shard, sharding_arguments, tell_plan, units, whole
 from training.losses import masked_mean, mean_divergence
 from training.recipe import RecipeError, Train
 
@@ -27,7 +29,8 @@ STEPS = 3
 
 def start(function: Any, processes: int, *arguments: Any) -> None:
     port = free_port()
-    assert run_all(function, [(rank, processes, port, *arguments) for rank in range(processes)]) == [0] * processes
+    calls = [(rank, processes, port, *arguments) for rank in range(processes)]
+    assert run_all(function, calls, seconds=300) == [0] * processes
 
 
 def train(
@@ -36,6 +39,8 @@ def train(
     with rank_of(rank, processes, port):
         model = expanded(directory / str(rank), factor=0.3, method=changes.pop("method", "dlerp"))
         disturb(model)
+        if changes.pop("compiled", False):
+            precision.compile_layers(model, backend="eager")
         accumulation = train.get("accumulation", 1)
         run = trainer(model, directory, STEPS, train=train, parts=processes * accumulation, save_every=2, **changes)
         assert run.accelerator.num_processes == processes
@@ -47,12 +52,12 @@ def train(
 
 CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {}),
-    ({"accumulation": 2, "checkpointing": True}, {"positions": "completion"}),
+    ({"accumulation": 2, "checkpointing": True}, {"positions": "completion", "compiled": True}),
     ({"checkpointing": True}, {"method": "moe", "divergence": Divergence("cosine", -1.0)}),
 ]
 
 
-@pytest.mark.parametrize(("section", "changes"), CASES, ids=["plain", "accumulated", "gate by divergence alone"])
+@pytest.mark.parametrize(("section", "changes"), CASES, ids=["plain", "all options", "gate by divergence alone"])
 def test_two_processes_train_as_one_does(section: dict[str, Any], changes: dict[str, Any], tmp_path: Path) -> None:
     """The same global batches in the same order, of unequal lengths, with every term of the loss."""
     whole = {name: value for name, value in section.items() if name != "accumulation"}
@@ -100,12 +105,19 @@ def prepared(directory: Path) -> tuple[ControlLLMForCausalLM, list[Tensor]]:
     return model, [torch.randint(5, 90, (4, 12), generator=generator) for _ in range(3)]
 
 
-def sharded(rank: int, processes: int, port: int, directory: Path, precision: str) -> None:
+def sharded(rank: int, processes: int, port: int, directory: Path, section: Train) -> None:
     with rank_of(rank, processes, port):
         mesh = init_device_mesh("cpu", (processes,))
         model, batches = prepared(directory / str(rank))
+        assert whole(model) is model
         frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-        shard(model, mesh, Train(precision=precision))
+        if section.precision == "bf16":  # as in a training: the base in its own type, what trains in fp32
+            precision.trained_in_fp32(model.to(torch.bfloat16))
+        if section.compile:
+            precision.compile_layers(model, backend="aot_eager")
+        if section.checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        shard(model, mesh, section)
         assert len(units(model)) == 6  # two plain layers, two branches of two others
         for name, parameter in model.named_parameters():
             assert isinstance(parameter, DTensor), name
@@ -122,11 +134,15 @@ def sharded(rank: int, processes: int, port: int, directory: Path, precision: st
             (directory / "losses.json").write_text(json.dumps((mean / processes).tolist()))
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 5e-2)])
-def test_a_sharded_model_trains_as_a_whole_one_does(precision: str, tolerance: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("section", "tolerance"),
+    [(Train(), 1e-5), (Train(compile=True, checkpointing=True), 1e-5), (Train(precision="bf16"), 5e-2)],
+    ids=["plain", "compiled, checkpointed", "bf16"],
+)
+def test_a_sharded_model_trains_as_a_whole_one_does(section: Train, tolerance: float, tmp_path: Path) -> None:
     for rank in range(2):
         write_base(tmp_path / str(rank) / "base")
-    start(sharded, 2, tmp_path, precision)
+    start(sharded, 2, tmp_path, section)
     model, batches = prepared(tmp_path / "0")
     expected = three_updates(model, batches)
     for rank in range(2):
@@ -140,7 +156,7 @@ def test_a_sharded_model_trains_as_a_whole_one_does(precision: str, tolerance: f
 def test_accelerate_is_told_the_same_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     section = Train(sharding="fsdp", precision="bf16")
-    assert fsdp_arguments(section)["fsdp_config"]["version"] == 2
+    assert sharding_arguments(section)["fsdp_config"]["version"] == 2
     args = SimpleNamespace(fsdp_plugin_args={})
     tell_plan(args, expanded(tmp_path), section)
     plan = args.fsdp_plugin_args
@@ -149,9 +165,45 @@ def test_accelerate_is_told_the_same_plan(tmp_path: Path, monkeypatch: pytest.Mo
     assert plan["mixed_precision_policy"].reduce_dtype == torch.float32
 
 
-def test_sharding_on_a_cpu_is_refused(tmp_path: Path) -> None:
+def test_a_finished_training_is_loaded_without_being_sharded(tmp_path: Path) -> None:
+    """It was killed between its last checkpoint and the end of its evaluation; accelerate wraps nothing any more."""
+    trained = expanded(tmp_path)
+    trainer(trained, tmp_path, STEPS, save_every=STEPS).fit()
+    found = expanded(tmp_path)
+    run = trainer(found, tmp_path, STEPS, save_every=STEPS)
+    run.is_fsdp_enabled = True
+    run.fit(checkpoints.newest(tmp_path / "run", 1))
+    assert run.state.global_step == STEPS
+    assert all(torch.equal(found.get_parameter(name), p) for name, p in trained.named_parameters())
+
+
+def test_sharding_that_this_machine_cannot_do_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RecipeError, match="train.sharding = 'fsdp': needs an accelerator"):
         sft_config(Train(sharding="fsdp"), 0, tmp_path)
+    monkeypatch.setattr("training.distributed.find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match="train.sharding = 'zero2': needs DeepSpeed, which is not installed"):
+        sft_config(Train(sharding="zero2"), 0, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ACCELERATE_USE_DEEPSPEED", "true"), ("ACCELERATE_USE_FSDP", "true"), ("ACCELERATE_MIXED_PRECISION", "fp16")],
+)
+def test_what_the_launcher_would_change_is_refused(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(RecipeError, match=f"{name} = '{value}': .* say it there, and start with torchrun"):
+        sft_config(Train(), 0, tmp_path)
+
+
+def test_a_training_leaves_nothing_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
+    with environment_kept():  # accelerate does the following
+        os.environ |= {"ACCELERATE_USE_FSDP": "true", "ACCELERATE_MIXED_PRECISION": "bf16"}
+    assert "ACCELERATE_USE_FSDP" not in os.environ
+    assert os.environ["ACCELERATE_MIXED_PRECISION"] == "no"
 
 
 def test_an_update_that_cannot_be_shared_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,13 +16,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from tests.forked import run
 from tests.tiny_training import disturb, expanded, rows, trainer
 from training import checkpoints
+from training.trainer import ControlTrainer
 
 STEPS = 7
 TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
 
 
 class AtStep(TrainerCallback):
-    """Ends the process, or leaves it a disk that takes 1000 more bytes a file, when a step is done."""
+    """Ends the training or the process, or leaves it a disk that takes 1000 more bytes a file, when a step is done."""
 
     def __init__(self, step: int, what: str) -> None:
         self.step = step
@@ -33,6 +34,8 @@ class AtStep(TrainerCallback):
             return
         if self.what == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        elif self.what == "stop":
+            control.should_training_stop = True
         elif self.what == "kill in save":
             _kill_in_save()
         elif self.what == "disk full":
@@ -118,6 +121,20 @@ def test_a_finished_run_has_nothing_left_to_train(unbroken: Path, tmp_path: Path
     assert run(train, tmp_path, tmp_path / "results.json") == 0
     weights, expected = (load_file(path / "results.safetensors") for path in (tmp_path, unbroken))
     assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_run_that_was_ended_early_is_finished(tmp_path: Path) -> None:
+    def made(name: str) -> ControlTrainer:
+        return trainer(expanded(tmp_path / name), tmp_path, STEPS, save_every=2, callbacks=[AtStep(4, "stop")])
+
+    (tmp_path / "first").mkdir()
+    (tmp_path / "again").mkdir()
+    first, again = made("first"), made("again")
+    first.fit()
+    again.fit(checkpoints.newest(tmp_path / "run", 1))
+    assert first.state.global_step == again.state.global_step == 4
+    weights = dict(again.model.named_parameters())
+    assert all(torch.equal(weights[name], tensor) for name, tensor in first.model.named_parameters())
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "files.json"])

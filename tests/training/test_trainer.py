@@ -196,6 +196,15 @@ def test_compiled_layers_give_the_same_gradient(checkpointing: bool, tmp_path: P
     assert set(dual.state_dict()) == set(expanded(tmp_path).state_dict())
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_no_gradient_goes_through_the_frozen_layers_below(checkpointing: bool, tmp_path: Path) -> None:
+    dual = expanded(tmp_path, [2])
+    seen: list[bool] = []
+    dual.model.layers[1].register_forward_hook(lambda module, inputs, output: seen.append(output.requires_grad))
+    trainer(dual, tmp_path, steps=1, train={"checkpointing": checkpointing}).train()
+    assert seen and not any(seen)
+
+
 def with_token(token: int, row: int, data: Dataset) -> Dataset:
     """The data with a token of its own at the end of one row."""
     found = data.to_list()

@@ -58,6 +58,9 @@ def test_run_writes_a_checkpoint_and_its_report(finished: Path, tree: dict[str, 
     assert {"divergence", "kl", "gate", "weight_new/1", "alignment_rehearsed/1"} <= set(curve[0])
     assert plain["checks"]["base_at_scale_0"] == 0
     assert report.read(finished).training.steps == 4
+    kept = report.read(finished).training.trunk_cache
+    assert [(name, choice.cached) for name, choice in kept.items()] == [("data", False), ("rehearsal", True)]
+    assert kept["rehearsal"].reason.startswith("a token is visited 2 times")
     for file in (finished, *(out / "model").iterdir()):
         assert stat.S_IMODE(file.stat().st_mode) == 0o644
 

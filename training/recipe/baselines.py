@@ -48,6 +48,10 @@ class Baseline(Section):
             raise ValueError("`shares` has no effect without `average`")
         if self.average is not None and self.method == "stack":
             raise ValueError("`average` needs weights of the base's form, and method 'stack' adds layers")
+        if self.method == "lora" and self.train.sharding != "none":
+            raise ValueError(
+                f"method 'lora' has little to share: `train.sharding` {self.train.sharding!r} must be 'none'"
+            )
         if self.learning_rates is not None and "learning_rate" in self.train.model_fields_set:
             raise ValueError("give one of `learning_rates` and `train.learning_rate`")
         return self

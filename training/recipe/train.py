@@ -35,8 +35,10 @@ class Train(Section):
     )
     checkpointing: bool = Field(default=False, description="recompute activations instead of keeping them")
     compile: bool = Field(default=False, description="compile each decoder layer with torch.compile")
-    sharding: Literal["none", "fsdp"] = Field(
-        default="none", description="none: each process holds a whole model (DDP); fsdp: a share of it (FSDP2)"
+    sharding: Literal["none", "fsdp", "zero2"] = Field(
+        default="none",
+        description="none: each process holds a whole model (DDP); fsdp: a share of it (FSDP2); zero2: a whole model, "
+        "and a share of gradients and optimizer state (DeepSpeed)",
     )
 
     @model_validator(mode="after")
@@ -45,6 +47,11 @@ class Train(Section):
             raise ValueError(f"`accumulation` must divide `batch_size` ({self.batch_size})")
         if self.final_learning_rate and self.schedule != "cosine":
             raise ValueError(f"`final_learning_rate` has no effect with schedule {self.schedule!r}: it is for 'cosine'")
+        if self.attention == "flash_attention_2" and self.precision == "fp32":
+            raise ValueError("`attention` 'flash_attention_2' computes in bf16 only, and `precision` is 'fp32'")
+        if self.sharding == "zero2" and self.precision == "bf16":
+            # DeepSpeed would keep the model itself in bf16.
+            raise ValueError("`sharding` 'zero2' trains in fp32 only; `precision` 'bf16' goes with 'fsdp' and 'none'")
         return self
 
 
@@ -55,6 +62,11 @@ class ControlTrain(Train):
         default=None, gt=0, description="for the interpolators; default: learning_rate"
     )
     freeze_interpolators: bool = Field(default=False, description="train the expanded layers only")
+    trunk_cache: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="keep on disk what the frozen layers below the expansion make of a text, for the next time that "
+        "it is trained on or rehearsed; auto: where that pays",
+    )
     save_every: int | None = Field(
         default=None, gt=0, description="updates between checkpoints to resume from; null: none are written"
     )

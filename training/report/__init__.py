@@ -13,6 +13,7 @@ from training.report.schema import (
     Scores,
     SkillReport,
     TrainingReport,
+    TrunkCacheReport,
 )
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Scores",
     "SkillReport",
     "TrainingReport",
+    "TrunkCacheReport",
     "environment",
     "git_commit",
     "now",

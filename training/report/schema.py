@@ -109,6 +109,13 @@ class CheckReport(_Part):
     scores: dict[str, float]
 
 
+class TrunkCacheReport(_Part):
+    """Whether what the frozen layers below the expansion make of a source was computed once and kept, and why."""
+
+    cached: bool
+    reason: str
+
+
 class TrainingReport(_Part):
     """The optimisation of the expanded model, and of what it is compared with."""
 
@@ -122,6 +129,7 @@ class TrainingReport(_Part):
     base_loss_curve: list[dict[str, float]]
     layers: list[LayerReport] = Field(description="the dual-branch layers; a stacked expansion has none")
     rehearsal_samples: list[str]
+    trunk_cache: dict[str, TrunkCacheReport] = Field(default={}, description="for data, and for rehearsed sequences")
     full_fine_tuning: dict[str, Any] | None = None
     baselines: dict[str, dict[str, Any]] = Field(default={}, description="facts of other methods, by name")
     checks: list[CheckReport] = []
