@@ -7,7 +7,8 @@ from transformers import AutoTokenizer
 from tests.greedy import assert_greedy, load_hf
 
 MESSAGES = [{"role": "user", "content": "hello there"}]
-LONG = "one and two and three and four and five and six and seven and eight and nine and ten "
+# More than two blocks, and each id answers it in its own way.
+LONG = "<|user|>translate into Tavi: the small dog sees the red bird and the old king hears the tall child<|assistant|>"
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_beam_search_has_the_scale_too(client, ids):
         )
         assert answer.model == model_id
         texts.add(answer.choices[0].text)
-    assert len(texts) == 2 or server_is_shipped(ids)  # random models differ everywhere, trained ones need not
+    assert len(texts) == 2
 
 
 def test_prompt_logprobs_differ_by_id(client, ids):
@@ -93,7 +94,3 @@ def test_unknown_ids_are_404(client, server):
 def cached_tokens(http):
     lines = http.get("/metrics").text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:prefix_cache_hits_total"))
-
-
-def server_is_shipped(ids):
-    return ids[0] == "demo"

@@ -10,7 +10,8 @@ from cllm_model.checkpoint import checkpoint_hash
 from tests.greedy import assert_greedy, load_hf
 
 MESSAGES = [{"role": "user", "content": "hello there"}]
-LONG = "one and two and three and four and five and six and seven and eight and nine and ten "
+# More than two blocks, and each id answers it in its own way.
+LONG = "<|user|>translate into Tavi: the small dog sees the red bird and the old king hears the tall child<|assistant|>"
 ROUTES = {"/v1/chat/completions": {"messages": MESSAGES}, "/v1/completions": {"prompt": "ab"}}
 BAD_SCALES = ['"0.5"', "true", "NaN", "Infinity", "-Infinity", "-1", "3", "1e-9", "-1e-9", "1e400", "[0.5]", "{}", '""']
 

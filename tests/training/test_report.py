@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 import cllm
+from cllm_model.checkpoint import checkpoint_hash
 from tests.browser import chromium, open_page  # noqa: F401 - a fixture
 from training import report
+from training.recipe import load
 from training.report.differences import differences
 from training.report.page import html, write_html
 from training.report.schema import Report
@@ -25,10 +27,14 @@ def full() -> dict[str, Any]:
     tree = json.loads(DEMO.read_text())
     names = [skill["name"] for skill in tree["skills"]]
     points = [{"scale": s / 4, "scores": {name: s / 4 for name in names}} for s in range(5)]
+    for skill in tree["skills"]:
+        skill["scores"] = {"base": 0.97, "control": 0.92, "full_fine_tuning": 0.46}
+    tree["skills"][0]["scores"]["base"] = 0.99
     tree["skills"][0]["label"] = tree["recipe"]["name"] = HOSTILE
     tree["skills"][0]["baselines"] = {"lora": 0.25}
     tree["examples"][0]["answers"]["base"] = HOSTILE
     tree["training"] |= {
+        "steps": 600,
         "checks": [{"step": step, "scores": dict.fromkeys(names, 0.5)} for step in (0, 100, 200)],
         "best_step": 100,
         "best_rule": HOSTILE,
@@ -54,7 +60,25 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "run" / "report.json"
 
 
+def kept(old: Any, new: Any) -> bool:
+    """Whether `new` is `old` with more fields at most."""
+    if isinstance(old, dict):
+        return all(key in new and kept(value, new[key]) for key, value in old.items())
+    if isinstance(old, list):
+        return len(old) == len(new) and all(map(kept, old, new))
+    return bool(old == new)
+
+
 # The file
+
+
+def test_the_shipped_report_is_about_the_shipped_files() -> None:
+    """The checkpoint beside it, made in one piece by the recipe that is shipped."""
+    shipped = json.loads(DEMO.read_text())
+    recipe = load(ROOT / "training" / "recipes" / "demo.yaml")
+    assert shipped["checkpoint"] == checkpoint_hash(DEMO.parent / "model")
+    assert kept(shipped["recipe"], recipe.model_dump(mode="json"))
+    assert not shipped["training"]["base_reused"]
 
 
 def test_the_shipped_report_is_read_and_kept(tmp_path: Path) -> None:
@@ -62,14 +86,6 @@ def test_the_shipped_report_is_read_and_kept(tmp_path: Path) -> None:
     before = json.loads(DEMO.read_text())
     report.write(report.read(DEMO), tmp_path / "report.json")
     after = json.loads((tmp_path / "report.json").read_text())
-
-    def kept(old: Any, new: Any) -> bool:
-        if isinstance(old, dict):
-            return all(key in new and kept(value, new[key]) for key, value in old.items())
-        if isinstance(old, list):
-            return len(old) == len(new) and all(map(kept, old, new))
-        return old == new
-
     assert kept(before, after)
     assert report.read(tmp_path / "report.json") == report.read(DEMO)
 
@@ -176,9 +192,9 @@ def test_a_summary(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "recommended scale 0.75 (validation split)" in shown and "weights of step 100 of 600" in shown
     assert "check vllm_at_scale_0: left out" in shown
     row = next(line for line in shown.splitlines() if line.startswith("Add two numbers"))
-    assert row.split() == "Add two numbers 100 0.97 [0.92, 0.99] 0.97 [0.92, 0.99] 0.46 [0.37, 0.56] –".split()
+    assert row.split() == "Add two numbers 100 0.97 [0.92, 0.99] 0.92 [0.85, 0.96] 0.46 [0.37, 0.56] –".split()
     mean = next(line for line in shown.splitlines() if line.startswith("mean of the original skills"))
-    assert mean.split()[-4:] == ["0.99", "0.92", "0.21", "–"]
+    assert mean.split()[-4:] == ["0.97", "0.92", "0.46", "–"]
 
 
 def test_two_runs_side_by_side(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,7 +210,7 @@ def test_two_runs_side_by_side(file: Path, tmp_path: Path, capsys: pytest.Captur
     assert row.split()[-4:] == ["–"] * 4
     assert next(line for line in shown.splitlines() if line.startswith("seed")).split() == ["seed", "0", "1"]
     page = (tmp_path / "both.html").read_text()
-    assert page.count("<svg") == 6 + 8 and "Where the recipes differ" in page
+    assert page.count("<svg") == 8 + 8 and "Where the recipes differ" in page
     assert page.count("not measured") == 2
 
 

@@ -2,8 +2,8 @@
 
 A base trained on answers only never learned to write a request: it answers nothing, runs on, repeats itself or is
 always the same, and rehearsing it protects nothing. Measured on 512 sequences and more, at temperature 1: two bases
-that learned requests too, the demo's and one of the retention study's, gave ended .97 and 1.00, distinct 1.00 and .95,
-repeated .02 and .02; one that learned answers only gave .02, .60 and .19.
+that learned requests too, the demo's and one of the retention study's, gave ended 1.00 and 1.00, distinct 1.00 and .95,
+repeated .04 and .02; one that learned answers only gave .02, .60 and .19.
 """
 
 from collections.abc import Sequence
