@@ -201,6 +201,7 @@ def test_samples_are_shown_and_noise_is_warned_of(
     with caplog.at_level(logging.INFO), pytest.raises(RuntimeError, match="only 0 of"):
         build(model, tokenizer, settings(max_tokens=4), 0, tmp_path / "pool")
     assert sum(message.startswith("rehearsal: 'u:") for message in caplog.messages) == 8
+    assert any("did not end within 4 tokens; they are left out" in message for message in caplog.messages)
     assert any("only 0% of the sequences are whole (expected 50%" in message for message in caplog.messages)
     assert not (tmp_path / "pool").exists()
 

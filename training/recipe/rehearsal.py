@@ -31,7 +31,9 @@ class Rehearsal(Section):
     sequences: int = Field(default=2048, gt=0, description="size of the pool")
     batch_size: int = Field(default=16, gt=0, description="sequences per update; a multiple of train.accumulation")
     temperature: float = Field(default=1.0, gt=0)
-    max_tokens: int = Field(default=160, gt=0, description="that the base writes for a sequence")
+    max_tokens: int = Field(
+        default=160, gt=0, description="of a sequence at most; a chat that has not ended by then is left out"
+    )
     top_k: int = Field(default=32, gt=0, description="predictions kept of each position; the rest counts as one class")
     kl: float = Field(default=1.0, ge=0, description="weight of KL(base || model)")
     gate: float = Field(default=1.0, ge=0, description="weight of the mean interpolation weight")

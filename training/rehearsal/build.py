@@ -37,9 +37,18 @@ def build(
     """
     sampled = sample(teacher, tokenizer, settings, seed)
     quality = Quality.of(sampled)
-    usable = [s.tokens for s in sampled if s.ended or tokenizer.chat_template is None][: settings.sequences]
+    whole = [s.tokens for s in sampled if s.ended or tokenizer.chat_template is None]
+    usable = whole[: settings.sequences]
     for one in sampled[:_SHOWN]:
         log.info("rehearsal: %r", tokenizer.decode(one.tokens))
+    if len(whole) < len(sampled):
+        log.info(
+            "rehearsal: %d of %d sequences did not end within %d tokens; they are left out, and what is long is "
+            "rehearsed less",
+            len(sampled) - len(whole),
+            len(sampled),
+            settings.max_tokens,
+        )
     for warning in quality.warnings():
         log.warning("rehearsal: %s; was the base trained on requests, not on answers only?", warning)
     if len(usable) < settings.sequences:
