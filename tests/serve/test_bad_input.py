@@ -27,7 +27,7 @@ def refused(capsys, monkeypatch):
     monkeypatch.setattr(launch, "end_on_signals", lambda: None)
 
     def refused(*arguments, **changes):
-        for name, value in changes.items():
+        for name, value in {"CLLM_PORT": str(serving.free_port()), **changes}.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(SystemExit) as ended:
             cllm.main(["serve", *map(str, arguments)])
@@ -56,7 +56,7 @@ def test_check_starts_nothing(checkpoint):
 
 
 def test_no_directory(tmp_path):
-    ended = run(tmp_path / "nowhere")
+    ended = run(tmp_path / "nowhere", "--port", serving.free_port())
     assert ended.returncode == 2
     assert "nowhere" in ended.stderr and "Traceback" not in ended.stderr
 
