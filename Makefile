@@ -1,6 +1,7 @@
 # make install | demo | test | conformance | lint | lock | gpu-lock | conformance-lock. Python 3.11, no GPU, no network
 # but the package index.
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin

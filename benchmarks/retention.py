@@ -75,6 +75,8 @@ def cost(setup: Setup, finished: plan.Results, step_s: float) -> float:
 def write_tables(finished: plan.Results) -> None:
     """Print the tables, and put them between the marks of the report."""
     text = tables.document(finished)
+    if not text:
+        raise SystemExit("no task's search is finished: the tables stay as they are")
     print(text)
     if REPORT.exists():
         before, _, rest = REPORT.read_text().partition(BEGIN)

@@ -17,7 +17,7 @@ MODEL = Path(__file__).parents[1] / "demo" / "model"
 Schema = dict[str, Any]
 
 
-def document() -> Schema:
+def served_document() -> Schema:
     """Return what a server with keys serves at `/openapi.json`."""
     from serve import launch, preflight
     from serve.keys import read_keys
@@ -96,4 +96,4 @@ def _fields(schema: Schema) -> dict[str, Schema]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(document()))
+    PAGE.write_text(page(served_document()))

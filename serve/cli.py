@@ -117,7 +117,10 @@ def serve(
     try:
         settings = Settings(**{field.name: given[field.name] for field in fields(Settings)})
         keys = read_keys(os.environ.pop(VARIABLE, None), settings.api_key_file)  # kept from the engine's processes
-        checkpoint = preflight.check_all(settings, listens=_HEADLESS not in options)
+        listens = _HEADLESS not in options
+        if settings.ui and not listens:
+            raise ValueError(f"--ui: has no effect with {_HEADLESS}: the machine of rank 0 serves the page")
+        checkpoint = preflight.check_all(settings, listens=listens)
         settings = settings.with_report(checkpoint.report)
         page = mounts.page(settings) if settings.ui else None
         if check and not options:

@@ -118,7 +118,7 @@ async def _serve(service: Service, args: Namespace) -> None:
                 sock,
                 args,
                 timeout_graceful_shutdown=_CLOSING_S,
-                http="h11",  # uvicorn would take httptools, which keeps headers of any size; vLLM's limits are h11's
+                http="h11",  # uvicorn would take httptools, which keeps headers of any size; vLLM's limit is h11's
             )
         await closing
     finally:

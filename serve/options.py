@@ -53,12 +53,16 @@ _REFUSED = {
     "lora_modules": "adapter names do not match the two branches",
     "speculative_config": "it drops the logits processor that carries the control scale",
     "kv_transfer_config": "moving KV blocks of two branches is untested",
+    "h11_max_header_count": "nothing counts headers; --h11-max-incomplete-event-size bounds what they take",
     "trust_request_chat_template": "a template is code, and requests bring none",
     **dict.fromkeys(
         ("tokens_only", "enable_scale_out", "enable_tokenizer_info_endpoint", "enable_offline_docs", "tool_server"),
         "the routes that it is for are closed here",
     ),
 }
+
+
+_HEADER_BYTES = 2**16  # read before any key is looked at; vLLM's 4 MiB hold some 10^5 headers
 
 
 def parse(settings: Settings, options: list[str]) -> Namespace:
@@ -122,6 +126,8 @@ def check_place(config: ParallelConfig, is_headless: bool) -> None:
         raise ValueError("--distributed-executor-backend: 'external_launcher' is for scripts; allowed: uni, mp, ray")
     if config.use_ray and not current_platform.ray_device_key:
         raise ValueError("--distributed-executor-backend: 'ray' is not supported on this platform; allowed: uni, mp")
+    if config.node_rank >= config.nnodes:
+        raise ValueError(f"--node-rank: {config.node_rank} is out of range; allowed: below --nnodes, {config.nnodes}")
     if is_headless != (config.node_rank > 0):
         raise ValueError(
             f"--node-rank: {config.node_rank} {'with' if is_headless else 'without'} --headless: the machine of rank 0 "
@@ -140,7 +146,7 @@ def _overrides(settings: Settings, given: HfOverrides) -> HfOverrides:
 
 
 def _set_defaults(parser: FlexibleArgumentParser, settings: Settings) -> None:
-    parser.set_defaults(enforce_eager=None)
+    parser.set_defaults(enforce_eager=None, h11_max_incomplete_event_size=_HEADER_BYTES)
     # vLLM's own default turns an fp32 checkpoint into bf16 without a word: not what was trained and measured.
     dtype = read_config(settings.model, CONTROL_LLM_TYPES).dtype
     if dtype is not None:

@@ -10,6 +10,7 @@ import shutil
 import socket
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 from typing import Any
 
 from serve.settings import Settings
@@ -113,6 +114,8 @@ def check_shared_memory() -> None:
     Raises:
         ValueError: There is too little, as in a container that was not given more.
     """
+    if not Path(_SHM).is_dir():
+        return  # vLLM does not look at it then either
     free = shutil.disk_usage(_SHM).free
     if free < _SHM_BYTES:
         raise ValueError(

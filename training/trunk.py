@@ -54,6 +54,8 @@ def obstacle(config: ControlLLMConfig, recipe: Recipe) -> str | None:
         return "layer 0 is expanded, no frozen layer is below it"
     if dropout := getattr(config, "attention_dropout", 0.0):
         return f"the base's attention_dropout is {dropout}, so its layers make something else of a text each time"
+    if (getattr(config, "rope_parameters", None) or {}).get("rope_type") == "longrope":
+        return "the base's rope_type is 'longrope', so a text's states hang on the longest text beside it"
     if recipe.divergence.positions == "published":
         return "divergence.positions 'published' counts padding, whose states are not kept"
     if recipe.train.sharding != "none":
@@ -106,11 +108,16 @@ def choose(
         return dict.fromkeys(sources, Choice(False, f"the layers below the expansion do {share:.1%} of the work"))
     number = 4 if recipe.train.precision == "fp32" else model.model.embed_tokens.weight.element_size()
     width = model.config.hidden_size * number
-    free = _free(directory)
-    return {name: decide(mode, name, share, times, tokens * width, free) for name, (tokens, times) in sources.items()}
+    free, size = _free(directory), width * sum(tokens for tokens, _ in sources.values())
+    if mode == "always" and size > free:
+        raise RecipeError(
+            f"train.trunk_cache = 'always': {' and '.join(sources)} would take {_room(size, free)}; "
+            "use 'auto' or 'never'"
+        )
+    return {name: decide(mode, share, times, tokens * width, free) for name, (tokens, times) in sources.items()}
 
 
-def decide(mode: Literal["auto", "always"], name: str, share: float, times: float, size: float, free: int) -> Choice:
+def decide(mode: Literal["auto", "always"], share: float, times: float, size: float, free: int) -> Choice:
     """Decide for one source.
 
     Without the cache the trunk runs at every visit of a token, with it once. That spares ``share * (1 - 1 / times)`` of
@@ -118,27 +125,25 @@ def decide(mode: Literal["auto", "always"], name: str, share: float, times: floa
 
     Args:
         mode: `auto` wants a twentieth of the work spared in a quarter of the free disk; `always` any of both.
-        name: Of the source.
         share: The trunk's share of the work on a token, see `trunk_share`.
         times: How often the training comes by a token.
         size: Bytes that the states take.
         free: Bytes that are free on the disk.
-
-    Raises:
-        RecipeError: `always`, and the disk is too small.
     """
     spared = share * (1 - 1 / times)
-    room = f"{size / GIB:.3g} GiB of {free / GIB:.3g} GiB of free disk"
+    room = _room(size, free)
     facts = f"a token is visited {times:.3g} times, the cache spares {spared:.1%} of the work on it and takes {room}"
     if mode == "always":
-        if size > free:
-            raise RecipeError(f"train.trunk_cache = 'always': {name} would take {room}; use 'auto' or 'never'")
         return Choice(True, f"the recipe says always; {facts}")
     if spared < WORTH:
         return Choice(False, f"{facts}; worth it from {WORTH:.0%}")
     if size > ROOM * free:
         return Choice(False, f"{facts}; at most {ROOM:.0%} of it may be taken")
     return Choice(True, facts)
+
+
+def _room(size: float, free: int) -> str:
+    return f"{size / GIB:.3g} GiB of {free / GIB:.3g} GiB of free disk"
 
 
 def trunk_share(model: ControlLLMForCausalLM) -> float:

@@ -103,7 +103,8 @@ class States:
         starts = np.cumsum([0, *map(len, documents.values())])
         self._starts = dict(zip(documents, starts.tolist(), strict=False))
         size = int(starts[-1]) * width
-        self._states = torch.from_file(str(file), shared=False, size=size, dtype=dtype).view(-1, width)
+        # Shared, though nothing writes: Linux refuses a private mapping that is larger than the memory.
+        self._states = torch.from_file(str(file), shared=True, size=size, dtype=dtype).view(-1, width)
 
     def of(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The states of a batch on the CPU, (B, T, H), 0 where there is padding.

@@ -13,7 +13,6 @@ import typer
 from ui.servers import is_loopback
 from ui.settings import (
     ALLOW_URL_VARIABLE,
-    API_KEY_VARIABLE,
     MAX_TOKENS_VARIABLE,
     PASSWORD_VARIABLE,
     SKILLS_VARIABLE,
@@ -69,7 +68,7 @@ def ui(
     try:
         settings = Settings(api_url, host, port, temperature, max_tokens, tuple(allow_url or ()), skills, votes)
     except ValueError as error:
-        raise typer.BadParameter(f"{error} (a key goes into {API_KEY_VARIABLE})") from error
+        raise typer.BadParameter(str(error)) from error
     if problem := port_problem(host, port, "--port"):
         typer.echo(problem, err=True)
         raise typer.Exit(2)

@@ -58,11 +58,11 @@ class ChatClient:
             await self._get(server, server.root + "/ready", missing_is_fine=True)
             models = await self._get(server, "/models")
             control = await self._get(server, "/control", missing_is_fine=True)
+            return read_info(server, models, control)
         except openai.APIError as error:
             return ServerInfo(server, problem=explain(error, server))
         except ValueError:
             return ServerInfo(server, problem=f"What answers at {server.url} is not an OpenAI-compatible server.")
-        return read_info(server, models, control)
 
     async def accepts_key(self, server: Server) -> bool:
         """Whether the server answers to this key, or asks for none."""

@@ -158,11 +158,12 @@ def stages(tasks: Sequence[str], bases: Sequence[int], finished: Callable[[], Re
         yield list(search(task))
         yield list(weigh(task, chosen_rates(finished(), task)))
         tuned = chosen(finished(), task)
-        for base in bases[: len(bases) if task == "foreign" else FEWER]:
+        fewer = [base for base in bases if base in BASES[:FEWER]]
+        for base in bases if task == "foreign" else fewer:
             yield list(main(task, base, tuned))
         if task == "foreign":
             for base in bases:
                 yield list(rehearsed("unmarked", base, tuned))
             for part in (ablation, scarce):
-                for base in bases[:FEWER]:
+                for base in fewer:
                     yield list(part(task, base, tuned))

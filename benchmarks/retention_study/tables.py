@@ -89,7 +89,7 @@ def by_set_up(results: Results, setups: Iterable[Setup], tuned: plan.Tuned) -> d
     found: dict[str, list[dict[str, Any]]] = {}
     for setup in setups:
         if setup in results:
-            found.setdefault(describe(setup, tuned), []).append(results[setup])
+            found.setdefault(describe(setup, tuned), []).append({**results[setup], "of": setup.base})
     return found
 
 
@@ -137,12 +137,13 @@ def averaged_table(groups: Mapping[str, list[dict[str, Any]]]) -> str:
 
 
 def difference_table(groups: Mapping[str, list[dict[str, Any]]], recipe: str) -> str:
-    """The recipe minus every other method, base by base."""
+    """The recipe minus every other method, base by base, over the bases that both have."""
     rows = []
+    ours = {result["of"]: result for result in groups[recipe]}
     for name, found in groups.items():
-        if name == recipe or len(found) != len(groups[recipe]):
+        pairs = [(ours[result["of"]], result) for result in found if result["of"] in ours]
+        if name == recipe or not pairs:
             continue
-        pairs = list(zip(groups[recipe], found, strict=True))
         rows.append([name, *(shown([value(a) - value(b) for a, b in pairs]) for value in (new, old))])
     return markdown([f"{recipe} minus", "new skill", "originals"], rows)
 
@@ -213,13 +214,15 @@ def document(results: Results) -> str:
             "Averages with the base:",
             averaged_table(groups),
         ]
-        changed = by_set_up(results, [s for base in plan.BASES for s in plan.ablation(task, base, tuned)], tuned)
-        if changed:
-            whole = by_set_up(results, [plan.recipe(task, base, tuned) for base in plan.BASES[: plan.FEWER]], tuned)
-            parts += ["Ablation, one change to the recipe at a time:", main_table({**whole, **changed})]
-        poorer = by_set_up(results, [s for base in plan.BASES for s in plan.scarce(task, base, tuned)], tuned)
-        if poorer:
-            parts += ["Poorer rehearsal:", main_table(poorer)]
+        for title, part, methods in (
+            ("Ablation of the recipe, its first row:", plan.ablation, ("dual",)),
+            ("Poorer rehearsal, and first the usual one on the same bases:", plan.scarce, plan.METHODS["language"]),
+        ):
+            fewer = plan.BASES[: plan.FEWER]
+            changed = by_set_up(results, [s for base in fewer for s in part(task, base, tuned)], tuned)
+            if changed:
+                usual = [plan.recipe(task, base, tuned, method) for method in methods for base in fewer]
+                parts += [title, main_table({**by_set_up(results, usual, tuned), **changed})]
         if family == task:
             parts += ["Learning rates tried, validation scores of the search base (new / originals):"]
             parts += [rates_table(tuned, results, task)]

@@ -5,8 +5,9 @@ date depends on vLLM's model runner: under V1 it is `ScaleTap`, under V2 `cllm_m
 logits processor that changes no logits: the V1 runner tells logits processors which requests entered, left or moved in
 its batch, and does so before the forward pass of the step. Both find the model's dial in the engine's configuration, so
 engines that live in one process never share one.
-That configuration also says whether scales are trusted, and reaches every worker, whatever starts it. An engine of
-plain vLLM's runs all requests as trained: its clients could send a scale without the cache salt that belongs to it.
+That configuration also says whether scales are trusted, and reaches every worker that an engine starts; another machine
+of the same engine has a command line of its own, which must be ours too. An engine of plain vLLM's runs all requests as
+trained: its clients could send a scale without the cache salt that belongs to it.
 Knows no layers and no model. Nothing here raises while an engine runs: that would end the engine.
 """
 

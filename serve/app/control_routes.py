@@ -8,9 +8,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard
 
-from cllm_model.scale import MIN_SCALE
+from cllm_model.scale import MIN_SCALE, check_scale
 from serve.app.errors import unknown_model
 from serve.app.strength import read_strength
+from serve.settings import Settings
 
 _CARD: dict[int | str, dict[str, Any]] = {
     HTTPStatus.OK.value: {"model": ModelCard},
@@ -54,16 +55,22 @@ async def control(request: Request) -> Control:
     """Describe the checkpoint and its dial."""
     engine = request.app.state.engine_client
     settings, checkpoint = engine.settings, engine.checkpoint
-    default = settings.ids.default_scale
-    recommended = (checkpoint.report or {}).get("recommended_scale")  # nobody has checked the report
     return Control(
         checkpoint=checkpoint.digest,
-        default_scale=default,
-        recommended_scale=recommended if isinstance(recommended, int | float) else default,
+        default_scale=settings.ids.default_scale,
+        recommended_scale=_recommended(checkpoint.report, settings),
         min=MIN_SCALE,
         max=settings.max_scale,
         report=checkpoint.report,
     )
+
+
+def _recommended(report: dict[str, Any] | None, settings: Settings) -> float:
+    """What the report says, which nobody has checked, if it is a scale of this server's; else the default."""
+    try:
+        return check_scale((report or {}).get("recommended_scale"), "recommended_scale", settings.max_scale)
+    except ValueError:
+        return settings.ids.default_scale
 
 
 @router.get("/v1/models/{model_id}", responses=_CARD)

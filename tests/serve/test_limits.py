@@ -115,6 +115,13 @@ def test_headers_without_end(server, http, line):
     assert http.get("/health").status_code == 200
 
 
+def test_large_headers(server):
+    """Complete ones, which would all be parsed before a key is looked at."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n" + b"a:b\r\n" * 2**15 + b"\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+
+
 def test_a_client_that_leaves_before_its_body_is_complete(server, http):
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(request(b"", Content_Length=1000))

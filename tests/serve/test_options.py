@@ -65,6 +65,7 @@ def test_the_dial_is_added_to_what_was_asked_for(settings):
         ["--speculative-config", '{"method": "ngram"}'],
         ["--enable-dbo"],
         ["--trust-request-chat-template"],
+        ["--h11-max-header-count", "10"],
         ["--tokens-only"],
         ["--enable-offline-docs"],
         ["--disable-access-log-for-endpoints", "/v1/models"],
@@ -87,7 +88,12 @@ def test_refused(settings, options):
 
 @pytest.mark.parametrize(
     "options",
-    [["--headless"], ["--node-rank", "1"], ["--nnodes", "2", "--tensor-parallel-size", "2", "--node-rank", "1"]],
+    [
+        ["--headless"],
+        ["--node-rank", "1"],
+        ["--node-rank", "1", "--headless"],
+        ["--nnodes", "2", "--tensor-parallel-size", "2", "--node-rank", "1"],
+    ],
 )
 def test_only_the_first_machine_serves(settings, options):
     with pytest.raises(ValueError, match="--node-rank"):

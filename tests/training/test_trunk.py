@@ -300,14 +300,9 @@ def test_the_share_of_the_trunk(tmp_path: Path) -> None:
 )
 def test_when_the_cache_pays(mode: Any, times: float, size: int, cached: bool, reason: str) -> None:
     """Of a source whose tokens cost the trunk .4 of the work, where 100 bytes are free."""
-    choice = trunk.decide(mode, "data", 0.4, times, size, 100)
+    choice = trunk.decide(mode, 0.4, times, size, 100)
     assert choice.cached == cached
     assert re.search(reason, choice.reason)
-
-
-def test_always_does_not_fill_the_disk() -> None:
-    with pytest.raises(RecipeError, match="'always': rehearsal would take 2 GiB of 1 GiB of free disk"):
-        trunk.decide("always", "rehearsal", 0.4, 5.0, 2 * trunk.GIB, trunk.GIB)
 
 
 def planned(tree: dict[str, Any], **changes: Any) -> dict[str, str]:
@@ -326,6 +321,15 @@ def test_the_choice_is_planned(tree: dict[str, Any], tmp_path: Path) -> None:
     assert planned(tree, trunk_cache="never") == dict.fromkeys(found, "not cached: the recipe says never")
     always = planned(tree, trunk_cache="always")
     assert all(reason.startswith("cached: the recipe says always; a token is visited") for reason in always.values())
+
+
+def test_always_does_not_fill_the_disk(tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sources together are too large for it."""
+    tree["output"] = str(tmp_path / "out")
+    sizes = [float(re.search(r"takes (\S+) GiB", reason)[1]) for reason in planned(tree, trunk_cache="always").values()]
+    monkeypatch.setattr(trunk, "_free", lambda directory: int(1.01 * max(sizes) * trunk.GIB))
+    with pytest.raises(RecipeError, match="'always': data and rehearsal would take .* GiB of free disk"):
+        planned(tree, trunk_cache="always")
 
 
 def test_where_nothing_can_be_kept_auto_says_why_and_always_is_refused(tree: dict[str, Any], tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -179,6 +181,26 @@ def test_info_of_servers_without_report_dial_or_readiness(fake: FakeServer) -> N
     assert "not ready" in info(fake.url).problem
     with pytest.raises(ValueError, match="not ready"):
         info(fake.url).at_scale(0.5)
+
+
+class WebPage(BaseHTTPRequestHandler):
+    """Answers every question with a page for people."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<html>Welcome</html>")
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+def test_a_web_page_is_no_server_of_models() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), WebPage) as server:
+        Thread(target=server.serve_forever).start()
+        problem = info(f"http://127.0.0.1:{server.server_port}/v1").problem
+        server.shutdown()
+    assert "is not an OpenAI-compatible server" in problem
 
 
 @pytest.mark.parametrize("control", [{"min": 1, "max": 0}, {"max": "<b>"}])
