@@ -199,7 +199,7 @@ def test_each_request_is_logged_without_its_text(guarded, doomed, http):
 
 def test_sigterm_lets_requests_end_until_its_deadline(guarded, http):
     """Of two running answers the short one is finished, the long one broken off; nothing new is let in; exit code 0."""
-    short, _ = open_stream(guarded, 400)
+    short, _ = open_stream(guarded, 100)
     long, _ = open_stream(guarded, 30_000)
     begun = time.monotonic()
     guarded.process.send_signal(signal.SIGTERM)
@@ -209,7 +209,7 @@ def test_sigterm_lets_requests_end_until_its_deadline(guarded, http):
     assert refused.json()["error"]["code"] == 503
     assert http.get("/health").status_code == 200
     chunks = list(short)
-    assert chunks[-2].choices[0].finish_reason == "length" and chunks[-1].usage.completion_tokens == 400
+    assert chunks[-2].choices[0].finish_reason == "length" and chunks[-1].usage.completion_tokens == 100
     with pytest.raises((openai.APIError, httpx.HTTPError)):
         list(long)
     assert guarded.process.wait(DRAIN_S + PATIENCE_S) == 0
